@@ -1,0 +1,1 @@
+"""gigascope: raw microscopy data to finished, browsable 3D results."""
