@@ -1,0 +1,1 @@
+"""Fiducial-less alignment and total-variation reconstruction of electron tilt series."""
