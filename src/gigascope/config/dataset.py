@@ -1,0 +1,144 @@
+"""A dataset: one YAML file, validated. The union over pipelines is discriminated by the key `pipeline`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from gigascope.config import tomography
+from gigascope.config.section import Section, explain
+from gigascope.errors import UserError
+
+
+class _Dataset(Section):
+    """What every dataset has."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the dataset, and of its folder under results/"
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="`auto`: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random in this dataset")
+    optional: bool = Field(False, description="left out, with a note, by a run in which its input files are not there")
+
+
+class TomographyDataset(_Dataset):
+    """A tilt series to be aligned and reconstructed."""
+
+    pipeline: Literal["tomography"] = Field(description="which chain of stages")
+    inputs: tomography.TomographyInputs = Field(description="where the tilt series comes from")
+    ingest: tomography.Ingest = Field(tomography.Ingest(), description="reading and checking")
+    prealign: tomography.Prealign = Field(tomography.Prealign(), description="coarse alignment")
+    reconstruct: tomography.Reconstruct = Field(
+        tomography.Reconstruct(), description="joint alignment and reconstruction"
+    )
+    evaluate: tomography.Evaluate = Field(tomography.Evaluate(), description="quality measures")
+    report: tomography.TomographyReport = Field(tomography.TomographyReport(), description="the HTML page")
+
+
+# Grows into a union discriminated by `pipeline` with the second chain; the adapter and its users stay as they are.
+Dataset = TomographyDataset
+PIPELINES: dict[str, type[_Dataset]] = {"tomography": TomographyDataset}
+_ADAPTER: TypeAdapter[Dataset] = TypeAdapter(Annotated[Dataset, Field()])
+
+
+def parse_dataset(values: dict[str, Any], where: str = "dataset") -> Dataset:
+    """Validate plain values as a dataset.
+
+    Raises
+    ------
+    UserError : with every wrong key by its path, the value found and the one expected
+    """
+    pipeline = values.get("pipeline") if isinstance(values, dict) else None
+    if pipeline not in PIPELINES:
+        raise UserError(
+            f"pipeline is {pipeline!r}.", where=where, do=f"Write one of: {', '.join(PIPELINES)} (key `pipeline`)."
+        )
+    try:
+        return _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        problems = explain(error, PIPELINES[pipeline])
+        text = [f"{'.'.join(map(str, path))}: {sentence}" for path, sentence in problems]
+        raise UserError("\n  ".join(text), where=where) from None
+
+
+def load_dataset(path: str | Path, overrides: dict[str, Any] | None = None) -> Dataset:
+    """Read and validate a dataset YAML; `overrides` are nested values laid over the file's.
+
+    Raises
+    ------
+    UserError : file missing or not YAML (with the line), unknown or wrong keys (with their lines)
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(
+            "no such file.", where=path, do="Give the path of a dataset YAML; `gigascope init` writes one."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}.", where=path) from None
+    try:
+        marked = YAML(typ="rt").load(text)
+        values = YAML(typ="safe").load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UserError(f"not valid YAML: {error.problem}.", where=f"{path}:{line}") from None
+    if not isinstance(values, dict):
+        raise UserError("holds no keys.", where=path, do="`gigascope init` writes a dataset YAML to start from.")
+    if overrides:
+        values = merge(values, overrides)
+    try:
+        return _ADAPTER.validate_python(_checked_pipeline(values, path))
+    except ValidationError as error:
+        problems = explain(error, PIPELINES[values["pipeline"]])
+        text_lines = [f"{_place(path, marked, keys)}: {'.'.join(map(str, keys))}: {why}" for keys, why in problems]
+        raise UserError("\n".join(text_lines)) from None
+
+
+def _checked_pipeline(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    if values.get("pipeline") not in PIPELINES:
+        parse_dataset(values, where=str(path))
+    return values
+
+
+def _place(path: Path, marked: Any, keys: tuple[str | int, ...]) -> str:
+    """`file:line` of the innermost key that stands in the file."""
+    line = None
+    node = marked
+    for key in keys:
+        try:
+            line = node.lc.data[key][0] + 1
+            node = node[key]
+        except (AttributeError, KeyError, TypeError, IndexError):
+            break
+    return f"{path}:{line}" if line is not None else str(path)
+
+
+def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """`values` with `overrides` laid over, section by section."""
+    merged = dict(values)
+    for key, value in overrides.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def dataset_schema() -> dict[str, Any]:
+    """JSON Schema of a dataset YAML, for editors."""
+    schema = _ADAPTER.json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gigascope dataset", **schema}
+
+
+def schema_text() -> str:
+    """The schema as it stands in config/schema/dataset.json."""
+    return json.dumps(dataset_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,161 @@
+"""What a running stage is handed: its inputs and outputs by name, device, seed, log, progress, checkpoints, scratch.
+
+Everything that a stage writes goes into its scratch folder first. Only when the stage function has returned are the
+stores verified, given their completion records and renamed into place, all together.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gigascope.runtime import rng
+from gigascope.runtime.checkpoint import Checkpoints
+from gigascope.runtime.device import choose_device
+from gigascope.runtime.progress import Progress
+from gigascope.stage import Kind, Stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from gigascope.store.create import ImageWriter
+    from gigascope.store.open import StoreReader
+
+
+class Context:
+    """The surroundings of one run of a stage.
+
+    Attributes
+    ----------
+    stage : the declaration
+    dataset : name of the dataset
+    inputs_section : the dataset's `inputs`, for a stage that reads raw files
+    scratch : folder for what is not kept
+    seed : the dataset's seed; see :meth:`random`
+    log : logger of the stage
+    progress : wraps a loop and reports how far it is
+    checkpoints : runs a resumable computation
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        dataset: str,
+        inputs: Mapping[str, Path],
+        outputs: Mapping[str, Path],
+        scratch: Path,
+        device: str = "auto",
+        seed: int = 0,
+        inputs_section: Any = None,
+        deadline: float | None = None,
+    ) -> None:
+        self.stage = stage
+        self.dataset = dataset
+        self.inputs_section = inputs_section
+        self.scratch = scratch
+        self.seed = seed
+        self.log = logging.getLogger(f"gigascope.{stage.name}")
+        self.progress = Progress(scratch / "progress.jsonl")
+        self.checkpoints = Checkpoints(scratch, deadline=deadline)
+        self._device = device
+        self._inputs = dict(inputs)
+        self._outputs = dict(outputs)
+        self._readers: dict[str, StoreReader] = {}
+        self._writers: dict[str, ImageWriter] = {}
+        self._written: set[str] = set()
+        self.warnings: list[str] = []
+
+    @functools.cached_property
+    def device(self) -> torch.device:
+        """Device to compute on."""
+        return choose_device(self._device)
+
+    def random(self, *key: str | int) -> np.random.Generator:
+        """Random numbers of this stage for one purpose, the same in every run."""
+        return rng.generator(self.seed, self.stage.name, *key)
+
+    def warn(self, message: str) -> None:
+        """Say something the user should know; it also goes into the report."""
+        self.log.warning("%s", message)
+        self.warnings.append(message)
+
+    # inputs
+
+    def input_path(self, name: str) -> Path:
+        """Path of an input."""
+        return self._inputs[name]
+
+    def open(self, name: str) -> StoreReader:
+        """A complete store among the inputs.
+
+        Raises
+        ------
+        UserError : missing, unfinished or not a store of ours
+        """
+        if name not in self._readers:
+            from gigascope.store.open import open_store
+
+            self._readers[name] = open_store(self._inputs[name])
+        return self._readers[name]
+
+    def input_digests(self) -> dict[str, dict[str, Any]]:
+        """Path and content digest of every input."""
+        found = {}
+        for name, kind in self.stage.inputs.items():
+            path = self._inputs[name]
+            digest = self.open(name).digest if kind is Kind.STORE else file_digest(path)
+            found[name] = {"path": str(path), "digest": digest}
+        return found
+
+    # outputs
+
+    def create(self, name: str, **image: Any) -> ImageWriter:
+        """A new store, in scratch, for the output of that name; see :func:`gigascope.store.create.create_image`."""
+        from gigascope.store.create import create_image
+
+        if self.stage.outputs[name] is not Kind.STORE:
+            raise KeyError(f"{self.stage.name}: output {name} is no store")
+        writer = create_image(self.scratch_path(name), name=name, **image)
+        self._writers[name] = writer
+        self._written.add(name)
+        return writer
+
+    def path(self, name: str) -> Path:
+        """Scratch path at which to write the file output of that name."""
+        self._written.add(name)
+        return self.scratch_path(name)
+
+    def write_table(self, name: str, columns: Mapping[str, Any], units: Mapping[str, str] | None = None) -> None:
+        """Write a TSV output."""
+        from gigascope.store.table import write_tsv
+
+        write_tsv(self.path(name), dict(columns), dict(units or {}))
+
+    def scratch_path(self, name: str) -> Path:
+        """Where an output is written before it is published."""
+        return self.scratch / "outputs" / self._outputs[name].name
+
+    def missing_outputs(self) -> Sequence[str]:
+        """Outputs that the stage has not written."""
+        return [name for name in self.stage.outputs if name not in self._written]
+
+    def finish(self, provenance: dict[str, Any]) -> None:
+        """Verify every store and give it its completion record, then move all outputs into place."""
+        from gigascope.store.commit import finish, publish
+
+        for writer in self._writers.values():
+            finish(writer, {**provenance, "warnings": self.warnings})
+        publish([(self.scratch_path(name), path) for name, path in self._outputs.items()])
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
