@@ -1,0 +1,1 @@
+"""Measures of quality on numpy, scipy and torch; they know nothing of stores and config."""
