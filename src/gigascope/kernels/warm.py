@@ -1,0 +1,38 @@
+"""Compile the CPU kernels ahead of time: ``python -m gigascope.kernels.warm`` fills numba's cache on disk for float32."""
+
+from __future__ import annotations
+
+import torch
+
+from gigascope.kernels import projector, tv, warp
+
+
+def warm() -> None:
+    """Call every CPU kernel once on arrays of a few voxels."""
+    angles = torch.tensor([-0.9, 0.1], dtype=torch.float64)
+    volume, views = torch.ones(3, 4, 5), torch.ones(2, 4, 5)
+    projector.project(volume, angles, 4)
+    projector.backproject(views, angles, (3, 4))
+
+    p = tv.gradient(volume)
+    tv.gradient_adjoint(p)
+    tv.dual_step_(p, volume, 0.1, 0.5)
+    tv.primal_step_(volume.clone(), volume.clone(), p, volume, torch.ones(3, 4))
+    offset = torch.zeros(2, dtype=torch.float64)
+    tv.data_step_(views.clone(), views, views, views, torch.ones(2, 4), offset)
+    tv.tv_norm(volume)
+    tv.data_misfit(views, views, views, offset)
+
+    shifts = torch.zeros(2, 2, dtype=torch.float64)
+    matrices = torch.eye(2, 3, dtype=torch.float64).repeat(2, 1, 1)
+    warp.spline_coefficients(views)
+    warp.gaussian_blur(views, 0.5)
+    warp.shift_sums(views, views, views)
+    for order in (1, 3):
+        warp.resample(views, matrices, (4, 5), order)
+        moving = views.clone().requires_grad_()
+        warp.translate(moving, shifts, order)[0].sum().backward()
+
+
+if __name__ == "__main__":
+    warm()

@@ -1,0 +1,279 @@
+"""Warp ops on the CPU: tables along each axis first, then vectors along y."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numba import prange
+from torch import Tensor
+
+from gigascope.kernels.parallel import inline_kernel, parallel_kernel
+from gigascope.kernels.warp.weights import (
+    SNAP,
+    axis_footprint,
+    axis_taps,
+    gaussian_taps,
+    padded_index,
+    snap,
+    spline_taps,
+)
+
+
+def spline_coefficients(views: Tensor) -> Tensor:
+    """See :func:`gigascope.kernels.warp.spline_coefficients`; `views` contiguous."""
+    return _separable(views, spline_taps(views.dtype), "mirror")
+
+
+def gaussian_blur(views: Tensor, sigma: float) -> Tensor:
+    """See :func:`gigascope.kernels.warp.gaussian_blur`; `views` contiguous."""
+    return _separable(views, gaussian_taps(sigma), "nearest") if sigma > 0 else views.detach().clone()
+
+
+def resample(
+    views: Tensor, matrices: Tensor, shape_out: tuple[int, int], order: int, bin: int = 1, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """See :func:`gigascope.kernels.warp.resample`; all contiguous."""
+    out = views.new_empty(views.shape[0], *shape_out)
+    valid = torch.empty_like(out)
+    run = _resample_linear if order == 1 else _resample_cubic
+    run(views.detach().numpy(), matrices.cpu().numpy(), bin, _mask(mask), out.numpy(), valid.numpy())
+    return out, valid
+
+
+def translate(views: Tensor, shifts: Tensor, order: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """See :func:`gigascope.kernels.warp.translate`; all contiguous."""
+    out, valid = torch.empty_like(views), torch.empty_like(views)
+    tables = []
+    for axis in (1, 2):
+        n = views.shape[axis]
+        where = _coordinates(shifts, axis, n)
+        index, weights = axis_taps(where, n, order)
+        low, high, inside = axis_footprint(where, n)
+        tables += [index.numpy(), weights.to(views.dtype).numpy(), low.numpy(), high.numpy(), inside.numpy()]
+    _translate(views.detach().numpy(), *tables, _mask(mask), out.numpy(), valid.numpy())
+    return out, valid
+
+
+def translate_adjoint(cotangent: Tensor, shifts: Tensor, order: int) -> Tensor:
+    """Transpose of `translate` with respect to the views; `cotangent` contiguous."""
+    tables = []
+    for axis in (1, 2):
+        index, weights = axis_taps(_coordinates(shifts, axis, cotangent.shape[axis]), cotangent.shape[axis], order)
+        tables += [index.numpy(), weights.to(cotangent.dtype).numpy()]
+    out = torch.zeros_like(cotangent)
+    _translate_adjoint(cotangent.detach().numpy(), *tables, out.numpy())
+    return out
+
+
+def shift_sums(model: Tensor, data: Tensor, weights: Tensor) -> Tensor:
+    """See :func:`gigascope.kernels.warp.shift_sums`; all contiguous."""
+    rows = np.empty((*model.shape[:2], 10))
+    _shift_sums(model.detach().numpy(), data.detach().numpy(), weights.detach().numpy(), rows)
+    return torch.from_numpy(rows.sum(1))
+
+
+def _coordinates(shifts: Tensor, axis: int, n: int) -> Tensor:
+    """Source coordinate of every output sample of an axis, (tilt, n) float64."""
+    return snap(torch.arange(n, dtype=torch.float64) + shifts.detach().cpu()[:, axis - 1, None])
+
+
+def _mask(mask: Tensor | None) -> np.ndarray:
+    """The mask, or an empty array: numba compiles one version for both."""
+    return np.empty((0, 0, 0), dtype=np.uint8) if mask is None else mask.numpy()
+
+
+def _separable(views: Tensor, taps: Tensor, boundary: str) -> Tensor:
+    """The same odd filter along both axes."""
+    reach = len(taps) // 2
+    tables = [padded_index(n, reach, boundary).numpy() for n in views.shape[1:]]
+    out = torch.empty_like(views)
+    _filter(views.detach().numpy(), taps.to(views.dtype).numpy(), *tables, out.numpy())
+    return out
+
+
+@parallel_kernel
+def _filter(views, taps, rows, columns, out):  # type: ignore[no-untyped-def]
+    n_t, n_s, n_y = views.shape
+    n_taps = taps.size
+    for task in prange(n_t * n_s):
+        t, s = task // n_s, task % n_s
+        line = np.zeros(n_y + n_taps - 1, dtype=views.dtype)
+        reach = n_taps // 2
+        middle = line[reach : reach + n_y]
+        for k in range(n_taps):
+            source, tap = views[t, rows[s + k]], taps[k]
+            for y in range(n_y):
+                middle[y] += tap * source[y]
+        for y in range(reach):
+            line[y] = middle[columns[y]]
+            line[n_y + reach + y] = middle[columns[n_y + reach + y]]
+        target = out[t, s]
+        target[:] = 0
+        for k in range(n_taps):
+            shifted, tap = line[k : k + n_y], taps[k]
+            for y in range(n_y):
+                target[y] += tap * shifted[y]
+
+
+@inline_kernel
+def _cubic(f):  # type: ignore[no-untyped-def]
+    g = 1 - f
+    return g * g * g / 6, (4 - 6 * f * f + 3 * f * f * f) / 6, (4 - 6 * g * g + 3 * g * g * g) / 6, f * f * f / 6
+
+
+@inline_kernel
+def _mirrored(index, n):  # type: ignore[no-untyped-def]
+    if n == 1:
+        return 0
+    folded = index % (2 * n - 2)
+    return min(folded, 2 * n - 2 - folded)
+
+
+@inline_kernel
+def _snapped(coordinate):  # type: ignore[no-untyped-def]
+    nearest = np.rint(coordinate)
+    return nearest if abs(coordinate - nearest) < SNAP else coordinate
+
+
+@inline_kernel
+def _on_valid(mask, t, r, c, h, w):  # type: ignore[no-untyped-def]
+    """Whether the bilinear footprint of the coordinate is on valid pixels."""
+    r0, r1, c0, c1 = math.floor(r), math.ceil(r), math.floor(c), math.ceil(c)
+    if r0 < 0 or c0 < 0 or r1 > h - 1 or c1 > w - 1:
+        return False
+    if mask.size == 0:
+        return True
+    i0, i1, j0, j1 = int(r0), int(r1), int(c0), int(c1)
+    return mask[t, i0, j0] > 0 and mask[t, i0, j1] > 0 and mask[t, i1, j0] > 0 and mask[t, i1, j1] > 0
+
+
+@parallel_kernel
+def _resample_linear(views, matrices, bin, mask, out, valid):  # type: ignore[no-untyped-def]
+    n_t, n_0, n_1 = out.shape
+    _, h, w = views.shape
+    for task in prange(n_t * n_0):
+        t, i = task // n_0, task % n_0
+        m = matrices[t]
+        for j in range(n_1):
+            total, good = 0.0, True
+            for a in range(i * bin, (i + 1) * bin):
+                for b in range(j * bin, (j + 1) * bin):
+                    r = _snapped(m[0, 0] * a + m[0, 1] * b + m[0, 2])
+                    c = _snapped(m[1, 0] * a + m[1, 1] * b + m[1, 2])
+                    good = good and _on_valid(mask, t, r, c, h, w)
+                    r, c = min(max(r, 0.0), h - 1.0), min(max(c, 0.0), w - 1.0)
+                    r0, c0 = int(r), int(c)
+                    r1, c1 = min(r0 + 1, h - 1), min(c0 + 1, w - 1)
+                    f, g = r - r0, c - c0
+                    upper = (1 - g) * views[t, r0, c0] + g * views[t, r0, c1]
+                    lower = (1 - g) * views[t, r1, c0] + g * views[t, r1, c1]
+                    total += (1 - f) * upper + f * lower
+            out[t, i, j] = total / (bin * bin)
+            valid[t, i, j] = 1 if good else 0
+
+
+@parallel_kernel
+def _resample_cubic(views, matrices, bin, mask, out, valid):  # type: ignore[no-untyped-def]
+    n_t, n_0, n_1 = out.shape
+    _, h, w = views.shape
+    for task in prange(n_t * n_0):
+        t, i = task // n_0, task % n_0
+        m = matrices[t]
+        for j in range(n_1):
+            total, good = 0.0, True
+            for a in range(i * bin, (i + 1) * bin):
+                for b in range(j * bin, (j + 1) * bin):
+                    r = _snapped(m[0, 0] * a + m[0, 1] * b + m[0, 2])
+                    c = _snapped(m[1, 0] * a + m[1, 1] * b + m[1, 2])
+                    good = good and _on_valid(mask, t, r, c, h, w)
+                    r, c = min(max(r, 0.0), h - 1.0), min(max(c, 0.0), w - 1.0)
+                    r0, c0 = int(r), int(c)
+                    q0, q1, q2, q3 = _cubic(c - c0)
+                    d0, d1, d2, d3 = _mirrored(c0 - 1, w), c0, _mirrored(c0 + 1, w), _mirrored(c0 + 2, w)
+                    p = _cubic(r - r0)
+                    for k in range(4):
+                        line = views[t, _mirrored(r0 - 1 + k, h)]
+                        total += p[k] * (q0 * line[d0] + q1 * line[d1] + q2 * line[d2] + q3 * line[d3])
+            out[t, i, j] = total / (bin * bin)
+            valid[t, i, j] = 1 if good else 0
+
+
+@parallel_kernel
+def _translate(  # type: ignore[no-untyped-def]
+    views, rows, row_weights, row_low, row_high, row_on, columns, column_weights, low, high, on, mask, out, valid
+):
+    n_t, n_s, n_y = views.shape
+    n_taps = rows.shape[2]
+    for task in prange(n_t * n_s):
+        t, s = task // n_s, task % n_s
+        line = np.zeros(n_y, dtype=views.dtype)
+        for k in range(n_taps):
+            source, weight = views[t, rows[t, s, k]], row_weights[t, s, k]
+            for y in range(n_y):
+                line[y] += weight * source[y]
+        for y in range(n_y):
+            total = line[columns[t, y, 0]] * column_weights[t, y, 0]
+            for k in range(1, n_taps):
+                total += line[columns[t, y, k]] * column_weights[t, y, k]
+            out[t, s, y] = total
+        if not row_on[t, s]:
+            valid[t, s] = 0
+        elif mask.size == 0:
+            for y in range(n_y):
+                valid[t, s, y] = 1 if on[t, y] else 0
+        else:
+            upper, lower = mask[t, row_low[t, s]], mask[t, row_high[t, s]]
+            for y in range(n_y):
+                a, b = low[t, y], high[t, y]
+                good = on[t, y] and upper[a] > 0 and upper[b] > 0 and lower[a] > 0 and lower[b] > 0
+                valid[t, s, y] = 1 if good else 0
+
+
+@parallel_kernel
+def _translate_adjoint(cotangent, rows, row_weights, columns, column_weights, out):  # type: ignore[no-untyped-def]
+    n_t, n_s, n_y = cotangent.shape
+    n_taps = rows.shape[2]
+    for t in prange(n_t):
+        line = np.empty(n_y, dtype=cotangent.dtype)
+        for s in range(n_s):
+            line[:] = 0
+            for y in range(n_y):
+                for k in range(n_taps):
+                    line[columns[t, y, k]] += column_weights[t, y, k] * cotangent[t, s, y]
+            for k in range(n_taps):
+                target, weight = out[t, rows[t, s, k]], row_weights[t, s, k]
+                for y in range(n_y):
+                    target[y] += weight * line[y]
+
+
+@parallel_kernel
+def _shift_sums(model, data, weights, rows):  # type: ignore[no-untyped-def]
+    n_t, n_s, n_y = model.shape
+    for task in prange(n_t * n_s):
+        t, s = task // n_s, task % n_s
+        above, below = max(s - 1, 0), min(s + 1, n_s - 1)
+        per_s = 1.0 / max(below - above, 1)
+        here, previous, following = model[t, s], model[t, above], model[t, below]
+        c0 = c1 = c2 = c3 = c4 = c5 = c6 = c7 = c8 = c9 = 0.0
+        for y in range(n_y):
+            left, right = max(y - 1, 0), min(y + 1, n_y - 1)
+            w = np.float64(weights[t, s, y])
+            g_s = (np.float64(following[y]) - np.float64(previous[y])) * per_s
+            g_y = (np.float64(here[right]) - np.float64(here[left])) / max(right - left, 1)
+            r = np.float64(here[y]) - np.float64(data[t, s, y])
+            if w > 0:
+                c0 += w
+                c1 += w * g_s
+                c2 += w * g_y
+                c3 += w * r
+                c4 += w * g_s * g_s
+                c5 += w * g_s * g_y
+                c6 += w * g_y * g_y
+                c7 += w * g_s * r
+                c8 += w * g_y * r
+                c9 += w * r * r
+        total = rows[t, s]
+        total[0], total[1], total[2], total[3], total[4] = c0, c1, c2, c3, c4
+        total[5], total[6], total[7], total[8], total[9] = c5, c6, c7, c8, c9
