@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,10 +37,11 @@ class Stage:
     inputs: Mapping[str, Kind]
     outputs: Mapping[str, Kind]
     function: Callable[..., None]
-    estimate: Callable[..., Estimate] | None = None
-    reads_inputs: bool = False
-    gpu: bool = False
-    title: str = field(default="")
+    optional_inputs: Mapping[str, Kind]
+    estimate: Callable[..., Estimate] | None
+    reads_inputs: bool
+    gpu: bool
+    title: str
 
     @property
     def pipeline(self) -> str:
@@ -67,6 +68,7 @@ def stage(
     *,
     inputs: Mapping[str, Kind],
     outputs: Mapping[str, Kind],
+    optional_inputs: Mapping[str, Kind] | None = None,
     estimate: Callable[..., Estimate] | None = None,
     reads_inputs: bool = False,
     gpu: bool = False,
@@ -78,6 +80,7 @@ def stage(
     name : `pipeline.stage`; the second part is the key of its section in a dataset YAML
     section : config model
     inputs, outputs : names with their kinds
+    optional_inputs : inputs that the stage can do without
     estimate : `(dataset, header) -> Estimate`, memory, time and disk from shapes alone
     reads_inputs : the stage reads the raw files of the dataset's `inputs` section, which is then part of its config
     gpu : the stage runs on a GPU where there is one
@@ -85,7 +88,9 @@ def stage(
 
     def declare(function: F) -> F:
         title = (function.__doc__ or "").strip().split("\n")[0]
-        _registry[name] = Stage(name, section, inputs, outputs, function, estimate, reads_inputs, gpu, title)
+        _registry[name] = Stage(
+            name, section, inputs, outputs, function, optional_inputs or {}, estimate, reads_inputs, gpu, title
+        )
         return function
 
     return declare

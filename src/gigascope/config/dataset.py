@@ -38,6 +38,7 @@ class TomographyDataset(_Dataset):
     reconstruct: tomography.Reconstruct = Field(
         tomography.Reconstruct(), description="joint alignment and reconstruction"
     )
+    halves: tomography.Halves = Field(tomography.Halves(), description="even and odd views apart")
     evaluate: tomography.Evaluate = Field(tomography.Evaluate(), description="quality measures")
     report: tomography.TomographyReport = Field(tomography.TomographyReport(), description="the HTML page")
 

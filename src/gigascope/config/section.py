@@ -8,7 +8,7 @@ import types
 import typing
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 
 class Section(BaseModel):
@@ -22,6 +22,15 @@ class Section(BaseModel):
         bare = [name for name, field in cls.model_fields.items() if not field.description]
         if bare:
             raise TypeError(f"{cls.__name__}: no description for {', '.join(bare)}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section(cls, values: Any) -> Any:
+        """A section of which every key is commented out is empty in YAML, and means the defaults."""
+        if not isinstance(values, dict):
+            return values
+        sections = {k for k, f in cls.model_fields.items() if not f.is_required() and isinstance(f.default, Section)}
+        return {k: v for k, v in values.items() if not (v is None and k in sections)}
 
 
 def canonical_json(value: Any) -> str:

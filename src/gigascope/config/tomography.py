@@ -1,7 +1,5 @@
 """Config of the tomography chain: electron and X-ray tilt series."""
 
-"docs/tomography.md."
-
 from __future__ import annotations
 
 from typing import Annotated, Literal
@@ -71,7 +69,7 @@ class Ingest(Section):
     pixel_size_nm: PositiveFloat | None = Field(
         None, description="pixel size in nanometres; none: from the .mdoc or the header"
     )
-    tilt_deg: list[TiltDeg] | EvenTilts | str | None = Field(
+    tilt_deg: tuple[TiltDeg, ...] | EvenTilts | str | None = Field(
         None,
         description=(
             "tilt angles in degrees: a list, first and last of an even series, or the path of a .tlt file; none: "
@@ -95,7 +93,7 @@ class Ingest(Section):
             "first row of the file is the bottom of the image; none: as the format does it (MRC true, TIFF false)"
         ),
     )
-    exclude: list[int] = Field([], description="views to leave out, counted from 0 in file order")
+    exclude: tuple[int, ...] = Field((), description="views to leave out, counted from 0 in file order")
     dark_tol: float = Field(
         0.5, ge=0, lt=1, description="a view darker than this fraction of its neighbours is left out"
     )
@@ -139,7 +137,7 @@ class Align(Section):
     )
     inner: PositiveInt = Field(4, description="primal-dual iterations between two updates of the shifts")
     outer: PositiveInt = Field(20, description="updates of the shifts per level, at most")
-    bins: list[PositiveInt] | None = Field(
+    bins: tuple[PositiveInt, ...] | None = Field(
         None, description="binning levels, coarse to fine, powers of two; none: chosen from the size"
     )
     width: PositiveInt = Field(1024, description="the finest level is binned to at most this width, pixels")
@@ -159,13 +157,13 @@ class Align(Section):
         if self.bins is not None:
             if not self.bins or any(b & (b - 1) for b in self.bins):
                 raise ValueError(f"bins {self.bins} must be powers of two, such as [4, 2].")
-            if sorted(self.bins, reverse=True) != self.bins or len(set(self.bins)) != len(self.bins):
+            if tuple(sorted(self.bins, reverse=True)) != self.bins or len(set(self.bins)) != len(self.bins):
                 raise ValueError(f"bins {self.bins} must go from coarse to fine, such as [4, 2].")
         return self
 
 
 class Reconstruct(Section):
-    """Joint alignment, then the tomogram at full resolution with the shifts fixed, and its two half-sets."""
+    """Joint alignment, then the tomogram at full resolution with the shifts fixed."""
 
     thickness_nm: PositiveFloat | None = Field(
         None,
@@ -199,12 +197,14 @@ class Reconstruct(Section):
     positivity: bool = Field(False, description="keeps the tomogram at or above 0 (dark field)")
     weights: Literal["noise", "none"] = Field("noise", description="weigh views by their noise, or all alike")
     bin: Literal[1, 2, 4, 8] = Field(1, description="binning of the final tomogram; 1: the pixel size of the views")
-    halves: bool = Field(True, description="also reconstruct even and odd views apart, for the FSC")
-    halves_bin: Literal[1, 2, 4] = Field(2, description="binning of the two half tomograms relative to the tomogram")
-    projector: Literal["own", "astra"] = Field(
-        "own", description="`astra`: the ASTRA toolbox instead (slow on a CPU; must be installed)"
-    )
     align: Align = Field(Align(), description="joint alignment")
+
+
+class Halves(Section):
+    """Tomograms of the even and of the odd views apart, with the same shifts; their FSC tells the resolution."""
+
+    enabled: bool = Field(True, description="false: no half tomograms, and no FSC in the report")
+    bin: Literal[1, 2, 4] = Field(2, description="binning relative to the tomogram; 1 doubles time and memory")
 
 
 class Evaluate(Section):
@@ -213,8 +213,8 @@ class Evaluate(Section):
     fsc_box: float = Field(
         0.8, gt=0.1, le=1, description="central box of the half tomograms that is compared, as a fraction of x and y"
     )
-    thresholds: list[float] = Field(
-        [0.5, 0.143], min_length=1, description="FSC and FRC values at which the resolution is read off"
+    thresholds: tuple[float, ...] = Field(
+        (0.5, 0.143), min_length=1, description="FSC and FRC values at which the resolution is read off"
     )
 
 

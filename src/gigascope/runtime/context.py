@@ -92,6 +92,10 @@ class Context:
         """Path of an input."""
         return self._inputs[name]
 
+    def has(self, name: str) -> bool:
+        """An optional input was given."""
+        return name in self._inputs
+
     def open(self, name: str) -> StoreReader:
         """A complete store among the inputs.
 
@@ -108,8 +112,9 @@ class Context:
     def input_digests(self) -> dict[str, dict[str, Any]]:
         """Path and content digest of every input."""
         found = {}
-        for name, kind in self.stage.inputs.items():
-            path = self._inputs[name]
+        kinds = {**self.stage.inputs, **self.stage.optional_inputs}
+        for name, path in self._inputs.items():
+            kind = kinds[name]
             digest = self.open(name).digest if kind is Kind.STORE else file_digest(path)
             found[name] = {"path": str(path), "digest": digest}
         return found

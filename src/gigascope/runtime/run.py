@@ -20,7 +20,7 @@ from gigascope.runtime.context import Context
 from gigascope.runtime.device import describe
 from gigascope.runtime.fingerprint import fingerprint
 from gigascope.runtime.plan import Plan, read_plan
-from gigascope.stage import Stage, get_stage
+from gigascope.stage import Kind, Stage, get_stage
 
 STALE_S = 24 * 3600.0
 _log = logging.getLogger("gigascope.run")
@@ -52,7 +52,7 @@ def run_stage(
     begun = time.monotonic()
     stage = get_stage(name)
     plan = read_plan(config, stage)
-    inputs = _named(stage.inputs, inputs, f"{name}: input")
+    inputs = _named(stage.inputs, inputs, f"{name}: input", stage.optional_inputs)
     outputs = _named(stage.outputs, outputs, f"{name}: output")
     root = scratch if scratch is not None else _common_parent(outputs.values()) / ".scratch"
     code = fingerprint(stage.function)
@@ -111,15 +111,18 @@ def _inputs_section(plan: Plan) -> object:
     return None if values is None or model is None else model.model_validate(values)
 
 
-def _named(declared: Mapping[str, object], given: Mapping[str, Path], what: str) -> dict[str, Path]:
+def _named(
+    declared: Mapping[str, Kind], given: Mapping[str, Path], what: str, optional: Mapping[str, Kind] | None = None
+) -> dict[str, Path]:
     """Paths by declared name; a store's root `zarr.json` stands for its folder."""
+    allowed = {**declared, **(optional or {})}
     for name in declared:
         if name not in given:
             raise UserError(f"{what} {name} is missing.", do=f"Give --{what.split()[-1]} {name}=PATH.")
-    unknown = sorted(set(given) - set(declared))
+    unknown = sorted(set(given) - set(allowed))
     if unknown:
-        raise UserError(f"{what} {unknown[0]} is unknown.", do=f"Known: {', '.join(declared) or 'none'}.")
-    return {name: given[name].parent if given[name].name == "zarr.json" else given[name] for name in declared}
+        raise UserError(f"{what} {unknown[0]} is unknown.", do=f"Known: {', '.join(allowed) or 'none'}.")
+    return {name: given[name].parent if given[name].name == "zarr.json" else given[name] for name in given}
 
 
 def _common_parent(paths: object) -> Path:

@@ -1,0 +1,208 @@
+"""The command line: `gigascope init | check | run | stages | info | view | verify | doctor | schema`.
+
+Only wiring; every command imports what it needs when it is called, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from gigascope.errors import EXIT_CHECKPOINTED, EXIT_DEFECT, EXIT_USER, Checkpointed, UserError
+
+app = typer.Typer(
+    name="gigascope",
+    help="Raw microscopy data to finished, browsable 3D results.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+DEBUG = False
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback where something goes wrong.")] = False,
+) -> None:
+    global DEBUG
+    DEBUG = debug
+
+
+@app.command()
+def init(
+    pipeline: Annotated[str, typer.Argument(help="Which chain, such as tomography.")],
+    name: Annotated[str, typer.Option(help="Name of the dataset and of its results folder.")],
+    input_: Annotated[str | None, typer.Option("--input", help="The raw data; it is looked at, not copied.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any number of times.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where to write the YAML.")] = Path("config/datasets"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a YAML of that name.")] = False,
+) -> None:
+    """Look at raw data and write a commented dataset YAML that runs at once."""
+    from gigascope.init import write_dataset
+
+    path = write_dataset(pipeline, name, input_, set_ or [], folder, force)
+    print(f"wrote {path}\nnext: gigascope check {path}\nthen: snakemake --profile local --config datasets={path}")
+
+
+@app.command()
+def check(
+    datasets: Annotated[list[Path], typer.Argument(help="Dataset YAMLs.")],
+) -> None:
+    """Validate datasets, open their inputs, and print shapes, memory, disk and time per stage."""
+    from gigascope.check import print_check
+
+    for path in datasets:
+        print_check(path)
+
+
+@app.command()
+def run(
+    stage: Annotated[str, typer.Argument(help="Name of the stage, such as tomography.prealign.")],
+    config: Annotated[Path, typer.Option(help="Stage config (JSON) of the workflow, or a dataset YAML.")],
+    input_: Annotated[list[str] | None, typer.Option("--input", help="name=path, once per input.")] = None,
+    output: Annotated[list[str] | None, typer.Option("--output", help="name=path, once per output.")] = None,
+    scratch: Annotated[Path | None, typer.Option(help="Root of scratch folders; default: beside the output.")] = None,
+    time_limit_min: Annotated[
+        float | None, typer.Option(help="Minutes until the job is ended; the stage saves and stops before.")
+    ] = None,
+) -> None:
+    """Run one stage."""
+    from gigascope.runtime.run import run_stage
+
+    _log_to_stderr()
+    limit = None if time_limit_min is None else time_limit_min * 60
+    run_stage(stage, config, _paths(input_), _paths(output), scratch=scratch, time_limit_s=limit)
+
+
+@app.command()
+def stages(
+    pipeline: Annotated[str | None, typer.Argument(help="Only this chain.")] = None,
+) -> None:
+    """List the stages with their inputs, outputs and config section."""
+    from gigascope.stage import MODULES
+    from gigascope.stage import stages as declared
+
+    if pipeline is not None and pipeline not in MODULES:
+        raise UserError(f"there is no pipeline {pipeline!r}.", do=f"Known: {', '.join(MODULES)}.")
+    for stage in declared(pipeline):
+        optional = [f"[{name}]" for name in stage.optional_inputs]
+        reads = ", ".join([*stage.inputs, *optional]) or ("raw files" if stage.reads_inputs else "nothing")
+        print(f"{stage.name}{'  (GPU)' if stage.gpu else ''}\n    {stage.title}")
+        print(f"    {reads} -> {', '.join(stage.outputs)}; config section: {stage.key}")
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A results folder, or one store.")],
+) -> None:
+    """Print what a result is and how it was made."""
+    from gigascope.info import print_info
+
+    print_info(path)
+
+
+@app.command()
+def view(
+    path: Annotated[Path, typer.Argument(help="A results folder, such as results/cell42.")],
+    port: Annotated[int, typer.Option(help="Port to serve on; 0: a free one.")] = 0,
+    bind: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+) -> None:
+    """Show a result in Neuroglancer, in the browser."""
+    from gigascope.report.viewer import view_forever
+
+    view_forever(path, bind=bind, port=port, browser=browser)
+
+
+@app.command()
+def verify(
+    stores: Annotated[list[Path], typer.Argument(help="Stores (…/tomogram.zarr).")],
+) -> None:
+    """Compare every shard of finished stores with its checksum."""
+    from gigascope.store.checksum import verify as problems_of
+
+    bad = 0
+    for store in stores:
+        problems = problems_of(store)
+        bad += bool(problems)
+        print(f"{store}: {'; '.join(map(str, problems)) if problems else 'every shard is as it was written'}")
+    if bad:
+        raise UserError(f"{bad} of {len(stores)} stores are damaged.", do="Remove them and run snakemake again.")
+
+
+@app.command()
+def doctor(
+    results: Annotated[Path, typer.Option(help="Results folder to measure.")] = Path("results"),
+) -> None:
+    """Print what this machine has, how fast its disk is, and what to do about what is missing."""
+    from gigascope.doctor import print_doctor
+
+    print_doctor(results)
+
+
+@app.command()
+def schema(
+    write: Annotated[Path | None, typer.Option(help="Write it to this file instead of the terminal.")] = None,
+) -> None:
+    """Print the JSON Schema of a dataset YAML, for editors."""
+    from gigascope.config.dataset import schema_text
+
+    if write is None:
+        print(schema_text(), end="")
+    else:
+        write.parent.mkdir(parents=True, exist_ok=True)
+        write.write_text(schema_text(), encoding="utf-8")
+
+
+def _paths(items: list[str] | None) -> dict[str, Path]:
+    """`name=path` arguments as a dictionary."""
+    found: dict[str, Path] = {}
+    for item in items or []:
+        name, equals, path = item.partition("=")
+        if not equals or not path:
+            raise UserError(
+                f"{item!r} is not name=path.", do="Write for example --input tilt_series=results/x/tilt_series.zarr."
+            )
+        found[name] = Path(path)
+    return found
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+    # These tell of every file and font that they touch.
+    for noisy in ("numba", "matplotlib", "distributed", "fsspec", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _fail(code: int, message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point: runs a command and turns errors into one message and an exit code."""
+    try:
+        return app(args=arguments)
+    except UserError as error:
+        if DEBUG:
+            raise
+        _fail(EXIT_USER, f"error: {error}")
+    except Checkpointed as stopped:
+        _fail(EXIT_CHECKPOINTED, str(stopped))
+    except Exception as error:
+        if DEBUG:
+            raise
+        _fail(
+            EXIT_DEFECT,
+            f"internal error: {type(error).__name__}: {error}\n"
+            "This is a defect of gigascope, not a mistake of yours. Run again with `gigascope --debug ...` "
+            "for details.",
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""`gigascope info`: what a result is, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gigascope.errors import UserError
+from gigascope.runtime.memory import human_bytes
+from gigascope.store.open import StoreReader, open_store
+
+
+def print_info(path: Path) -> None:
+    """Print the provenance of one store, or of every store of a results folder.
+
+    Raises
+    ------
+    UserError : there is no finished store
+    """
+    console = Console(soft_wrap=True)
+    if (path / "zarr.json").is_file() or path.name == "zarr.json":
+        _print_store(console, open_store(path))
+        return
+    found = sorted(path.glob("*.zarr")) if path.is_dir() else []
+    if not found:
+        raise UserError("no finished store here.", where=path, do="Give results/NAME, or one store in it.")
+    readers = [open_store(store) for store in found]
+    table = Table(title=str(path), title_justify="left")
+    for column in ("store", "axes", "shape", "type", "made by", "finished", "time", "memory"):
+        table.add_column(column)
+    for store, reader in zip(found, readers, strict=True):
+        made = reader.provenance
+        table.add_row(
+            store.name,
+            "".join(axis[0] for axis in reader.axes),
+            "x".join(map(str, reader.shape)),
+            str(reader.dtype),
+            made.get("stage", "?"),
+            made.get("finished", "?"),
+            f"{made.get('wall_s', 0):.1f} s",
+            human_bytes(made.get("peak_memory_bytes", 0)),
+        )
+    console.print(table)
+    _print_metrics(console, path / "metrics.json")
+    console.print(f"More of one store: gigascope info {found[0]}", highlight=False)
+
+
+def _print_metrics(console: Console, path: Path) -> None:
+    if not path.is_file():
+        return
+    metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for name, entry in metrics.items():
+        if isinstance(entry, dict) and "value" in entry and entry["value"] is not None:
+            label = entry.get("label", name)
+            value = entry["value"]
+            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            console.print(f"  {escape(str(label))}: {text} {entry.get('unit', '')}", highlight=False)
+
+
+def _print_store(console: Console, reader: StoreReader) -> None:
+    made = reader.provenance
+    rows = {
+        "image": f"{' '.join(reader.axes)}: {'x'.join(map(str, reader.shape))} {reader.dtype}, "
+        "{reader.n_levels} levels",
+        "spacing": ", ".join(f"{axis} {step:g} {reader.unit}" for axis, step in reader.spacing.items()),
+        "content digest": reader.digest,
+        "made by": f"{made.get('stage')} of {made.get('dataset')}, gigascope {made.get('gigascope')}, code "
+        "{made.get('code')}",
+        "finished": f"{made.get('finished')} on {made.get('host')}, {made.get('device')}",
+        "took": f"{made.get('wall_s')} s, peak memory {human_bytes(made.get('peak_memory_bytes', 0))}",
+        "packages": ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items()),
+        "inputs": "\n".join(
+            f"{name}: {item['path']} ({item['digest'][:16]})" for name, item in made.get("inputs", {}).items()
+        ),
+        "config": json.dumps(made.get("config", {}), indent=2),
+        "warnings": "\n".join(made.get("warnings", [])) or "none",
+        "make it again": " ".join(made.get("command", [])),
+    }
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows.items():
+        table.add_row(name, escape(str(text)))
+    console.print(table)
