@@ -1,0 +1,261 @@
+"""Complete a store and put it into place, so that whoever looks finds it whole or not at all.
+
+:func:`finish` reads every shard once: it checks it, takes the statistics, digests the file and makes the next level
+from it. The completion record is the last thing written. :func:`publish` then moves folders only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gigascope.errors import UserError
+from gigascope.store import ngff, pyramid
+from gigascope.store.checksum import (
+    Digester,
+    content_digest,
+    missing_shards,
+    read_shard,
+    shard_file,
+    store_files,
+    write_checksums,
+)
+from gigascope.store.create import VERSION, ImageWriter, StoreWriter, new_array, open_writer, plan_of
+from gigascope.store.disk import disk_errors, remove, sweep_partial
+from gigascope.store.open import open_store
+from gigascope.store.plan import Region
+from gigascope.store.statistics import Statistics
+
+if TYPE_CHECKING:
+    import zarr
+
+# Snakemake compares files by content below this size, by time above it.
+ROOT_LIMIT = 1_000_000
+_AGAIN = "Run the stage again."
+
+_log = logging.getLogger(__name__)
+
+
+def finish(store: StoreWriter | Path, provenance: Mapping[str, Any], *, allow_nan: bool = False) -> str:
+    """Verify a written store, add pyramid, OME-Zarr metadata and checksums, and last its completion record.
+
+    Parameters
+    ----------
+    store : as created, or its path (after parts were written by other jobs)
+    provenance : JSON values; numpy scalars and arrays become numbers and lists, NaN and infinity null
+    allow_nan : accept NaN and infinite values in the image
+
+    Returns
+    -------
+    digest of the content, hexadecimal; it does not depend on provenance or time
+
+    Raises
+    ------
+    UserError : a shard is missing, unreadable or not fully written; a value is not finite; the disk is full
+    ValueError : attributes that are no JSON, or too many for the root
+    """
+    writer = store if isinstance(store, StoreWriter) else open_writer(store)
+    image = writer if isinstance(writer, ImageWriter) else None
+    attrs, provenance = json_value(writer.attrs), json_value(provenance)
+    with disk_errors(writer.path), Digester(writer.path) as digester:
+        for stray in sweep_partial(writer.path):
+            _log.info("removed %s, left by an interrupted write", stray)
+        members = {kind: _members(writer.group, kind) for kind in ("arrays", "labels", "tables")}
+        _require_shards(writer, members)
+        for name in members["arrays"]:
+            _read_through(writer.path, writer.group[f"arrays/{name}"], digester)
+        statistics = {} if image is None else _finish_image(image, members["labels"], digester, allow_nan)
+        for file in store_files(writer.path):
+            digester.add(file)
+        files = digester.results()
+        write_checksums(writer.group, files)
+        root: dict[str, Any] = dict(writer.group.attrs)
+        record: dict[str, Any] = {
+            "version": VERSION,
+            "complete": True,
+            "image": image and {**root["gigascope"]["image"], "shape": list(image.shape), "dtype": image.dtype.name},
+            "statistics": statistics,
+            "members": members,
+            "stage_attrs": attrs,
+        }
+        root["gigascope"] = record
+        record["digest"] = content_digest(files, root)
+        record["provenance"] = provenance
+        if len(json.dumps(root, indent=2)) > ROOT_LIMIT:
+            raise ValueError(f"attributes of {writer.path} exceed {ROOT_LIMIT} bytes: keep long lists as tables")
+        writer.group.attrs["gigascope"] = record
+    return record["digest"]
+
+
+def publish(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Move finished stores and plain files from scratch into place, together.
+
+    First everything old is moved to `.trash-*` beside it, then the new is moved in, so that old and new outputs never
+    stand side by side; an interruption leaves an output old, new or missing, but never partial. On an error the old
+    outputs are put back.
+
+    Parameters
+    ----------
+    moves : (scratch path, final path) of each output; both on one file system
+
+    Raises
+    ------
+    UserError : an output that is missing or unfinished, another file system, something foreign at a final path, a disk
+        that may not be written
+    """
+    pairs = [(Path(scratch), Path(final)) for scratch, final in moves]
+    for scratch, final in pairs:
+        _check_move(scratch, final)
+    trash = [(final, final.with_name(f".trash-{final.name}-{uuid4().hex[:8]}")) for _, final in pairs]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in [*((f, t) for f, t in trash if f.exists()), *pairs]:
+            with disk_errors(target):
+                os.rename(source, target)
+            done.append((source, target))
+    except BaseException:
+        for source, target in reversed(done):
+            with contextlib.suppress(OSError):
+                os.rename(target, source)
+        raise
+    for _, final in pairs:
+        for old in final.parent.glob(f".trash-{final.name}-*"):
+            try:
+                remove(old)
+            except OSError as error:
+                _log.warning("could not remove the replaced output %s: %s", old, error)
+
+
+def json_value(value: Any) -> Any:
+    """`value` as JSON can hold it: numpy scalars and arrays as numbers and lists, paths as text, NaN as null.
+
+    Raises
+    ------
+    ValueError : anything else
+    """
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(item) for item in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return json_value(value.tolist())
+    if isinstance(value, float):
+        # NaN in zarr.json is no JSON: a browser would not open the store
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise ValueError(f"{value!r} of type {type(value).__name__} is no JSON value")
+
+
+def _members(group: zarr.Group, kind: str) -> list[str]:
+    return sorted(group[kind].keys()) if kind in group else []  # type: ignore[union-attr]
+
+
+def _require_shards(writer: StoreWriter, members: Mapping[str, list[str]]) -> None:
+    """Refuse at once what would fail after a long pass over the data."""
+    group = writer.group
+    arrays = [group[f"arrays/{name}"] for name in members["arrays"]]
+    arrays += [group[f"labels/{name}/0"] for name in members["labels"]]
+    arrays += [column for name in members["tables"] for column in group[f"tables/{name}"].array_values()]  # type: ignore[union-attr]
+    if isinstance(writer, ImageWriter):
+        arrays.append(writer.array)
+    missing = [name for array in arrays for name in missing_shards(writer.path, array)]  # type: ignore[arg-type]
+    if missing:
+        what = f"{len(missing)} shards were not written, the first is {missing[0]}."
+        raise UserError(what, where=writer.path, do=_AGAIN)
+
+
+def _finish_image(writer: ImageWriter, labels: Sequence[str], digester: Digester, allow_nan: bool) -> dict[str, Any]:
+    """Pyramid and metadata of the image and its labels; returns the image's statistics."""
+    statistics = Statistics(math.prod(writer.shape))
+
+    def take_in(region: Region, block: NDArray) -> None:
+        bad = statistics.add(block)
+        if bad is not None and not allow_nan:
+            where = tuple(r.start + i for r, i in zip(region, bad))
+            named = ", ".join(f"{axis} {i}" for axis, i in zip(writer.axes, where))
+            what = f"has the value {block[bad]} at {named}; only finite values may be kept."
+            raise UserError(what, where=writer.path, do="Look at the stage's log and inputs.")
+
+    _build_pyramid(writer, "0", pyramid.mean, digester, take_in)
+    for name in labels:
+        _build_pyramid(writer, f"labels/{name}/0", pyramid.mode, digester, lambda region, block: None)
+    factors = pyramid.level_factors(writer.shape, writer.axes)
+    summary = statistics.summary()
+    window = writer.window or statistics.window()
+    extremes = window if summary["min"] is None else (summary["min"], summary["max"])
+    n_channels = writer.shape[writer.axes.index("c")] if "c" in writer.axes else 1
+    common: dict[str, Any] = {"axes": writer.axes, "spacing": writer.spacing, "unit": writer.unit, "factors": factors}
+    display = ngff.omero(writer.name, n_channels, extremes, window)
+    ngff.write_image_metadata(writer.group, name=writer.name, display=display, **common)
+    for name in labels:
+        ngff.write_image_metadata(writer.group[f"labels/{name}"], name=name, **common)  # type: ignore[arg-type]
+    if labels:
+        ngff.write_label_list(writer.group["labels"], labels)  # type: ignore[arg-type]
+    return summary
+
+
+def _build_pyramid(
+    writer: ImageWriter, base: str, reduce: pyramid.Reduce, digester: Digester, visit: pyramid.Visit
+) -> None:
+    """Read the full level `base` through, once, and make all coarser levels beside it."""
+    parent = base.rpartition("0")[0]
+    array: zarr.Array = writer.group[base]  # type: ignore[assignment]
+
+    def read(source: zarr.Array, region: Region) -> NDArray:
+        block = _read(writer.path, source, region, digester)
+        if source.path == base:
+            visit(region, block)
+        return block
+
+    factors = pyramid.level_factors(array.shape, writer.axes)
+    for level, step in enumerate(factors, start=1):
+        plan = plan_of(array).coarser(pyramid.coarser_shape(array.shape, step))
+        target = new_array(writer.group, f"{parent}{level}", plan, array.dtype, writer.axes)
+        pyramid.build_level(array, target, step, reduce, read)
+        array = target
+    if not factors:
+        for region in plan_of(array).regions():
+            read(array, region)
+
+
+def _read_through(root: Path, array: Any, digester: Digester) -> None:
+    for region in plan_of(array).regions():
+        _read(root, array, region, digester)
+
+
+def _read(root: Path, array: zarr.Array, region: Region, digester: Digester) -> NDArray:
+    shards = array.shards or array.chunks
+    # begun before the shard is decoded: both then read the file while it is in memory
+    digester.add(shard_file(array, tuple(r.start // shard for r, shard in zip(region, shards))))
+    return read_shard(root, array, region)
+
+
+def _check_move(scratch: Path, final: Path) -> None:
+    if not scratch.exists():
+        raise UserError("was not written.", where=scratch, do=_AGAIN)
+    if scratch.is_dir():
+        open_store(scratch)
+        # Snakemake has removed the root zarr.json of a store that it is about to make again.
+        if final.exists() and not (final.is_dir() and (final.suffix == ".zarr" or not any(final.iterdir()))):
+            do = "Choose another output path; stores end in .zarr."
+            raise UserError("is in the way and is no store.", where=final, do=do)
+    elif final.is_dir():
+        raise UserError("is a folder where a file is to be written.", where=final, do="Move it.")
+    with disk_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+    if scratch.stat().st_dev != final.parent.stat().st_dev:
+        what = f"and scratch folder {scratch.parent} are on different file systems: no output can be moved whole."
+        raise UserError(what, where=final, do="Put the scratch folder below the results folder.")

@@ -1,0 +1,90 @@
+"""OME-Zarr 0.5 metadata: axes, units, scale and translation of each level, display window, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import zarr
+
+_AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+_CUSTOM_UNITS = {"tilt": "degree"}
+
+
+def axes_metadata(axes: Sequence[str], spacing: Mapping[str, float], unit: str) -> list[dict[str, str]]:
+    """One entry per axis; an axis without a spacing has no unit, a custom axis (the tilt) no type."""
+    entries = []
+    for axis in axes:
+        entry = {"name": axis}
+        if axis in _AXIS_TYPES:
+            entry["type"] = _AXIS_TYPES[axis]
+        if axis in spacing and (axis in _CUSTOM_UNITS or _AXIS_TYPES.get(axis) == "space"):
+            entry["unit"] = _CUSTOM_UNITS.get(axis, unit)
+        entries.append(entry)
+    return entries
+
+
+def datasets(
+    axes: Sequence[str], spacing: Mapping[str, float], factors: Sequence[Sequence[int]]
+) -> list[dict[str, Any]]:
+    """Path, scale and translation of each level, from the steps between levels.
+
+    A mean over f samples lies (f - 1) / 2 samples beyond the first of them, hence the translation.
+    """
+    step = np.array([spacing.get(axis, 1.0) for axis in axes])
+    levels = np.cumprod([[1] * len(axes), *factors], axis=0)
+    return [
+        {
+            "path": str(number),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": (step * factor).tolist()},
+                {"type": "translation", "translation": (step * (factor - 1) / 2).tolist()},
+            ],
+        }
+        for number, factor in enumerate(levels)
+    ]
+
+
+def omero(name: str, n_channels: int, extremes: tuple[float, float], window: tuple[float, float]) -> dict[str, Any]:
+    """Display settings: one grey channel (or `n_channels` alike) from `window[0]` black to `window[1]` white."""
+    limits = {"min": extremes[0], "max": extremes[1], "start": window[0], "end": window[1]}
+    channel = {"label": name, "color": "FFFFFF", "active": True, "coefficient": 1, "family": "linear", "window": limits}
+    return {"channels": [channel] * n_channels, "rdefs": {"model": "greyscale"}}
+
+
+def write_image_metadata(
+    group: zarr.Group,
+    *,
+    name: str,
+    axes: Sequence[str],
+    spacing: Mapping[str, float],
+    unit: str,
+    factors: Sequence[Sequence[int]],
+    display: dict[str, Any] | None = None,
+) -> None:
+    """Write the `ome` attributes of an image whose levels are the arrays "0", "1", ... of `group`."""
+    from ome_zarr.format import FormatV05
+    from ome_zarr.writer import write_multiscales_metadata
+
+    write_multiscales_metadata(
+        group,
+        datasets(axes, spacing, factors),
+        fmt=FormatV05(),
+        axes=axes_metadata(axes, spacing, unit),
+        name=name,
+        metadata={"omero": display} if display else {},
+    )
+
+
+def write_label_list(labels: zarr.Group, names: Sequence[str]) -> None:
+    """Write the `ome` attributes that make `labels` and its members `names` the label images of the parent group."""
+    from ome_zarr.format import FormatV05
+    from ome_zarr.writer import write_label_metadata
+
+    # The library appends to the list, so an interrupted attempt would leave each name twice.
+    labels.attrs.pop("ome", None)
+    for name in names:
+        write_label_metadata(labels, name, fmt=FormatV05(), source={"image": "../../"})

@@ -1,0 +1,226 @@
+"""Open finished stores; one that is missing, unfinished or of an unknown version is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gigascope.errors import UserError
+
+if TYPE_CHECKING:
+    import zarr
+
+_AGAIN = "Run snakemake again: it runs the stage that makes this store."
+
+
+class StoreReader:
+    """A finished store, read-only.
+
+    Attributes
+    ----------
+    path : folder of the store
+    attributes : all root attributes, `ome` and `gigascope`
+    digest : SHA-256 of the content, hexadecimal; see :mod:`gigascope.store.checksum`
+    provenance : what the stage's run recorded
+    attrs : JSON values that the stage kept
+    statistics : min, max, mean of the finite values of the image and the count of others, empty without an image
+    """
+
+    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+        record = attributes["gigascope"]
+        self.path = path
+        self.attributes = attributes
+        self.digest: str = record["digest"]
+        self.provenance: dict[str, Any] = record["provenance"]
+        self.attrs: dict[str, Any] = record["stage_attrs"]
+        self.statistics: dict[str, Any] = record["statistics"]
+        self._image: dict[str, Any] | None = record["image"]
+        self._members: dict[str, list[str]] = record["members"]
+
+    # the image
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there is an image, or tables and side arrays only."""
+        return self._image is not None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Name of each axis of the image."""
+        return tuple(self._need_image()["axes"])
+
+    @property
+    def spacing(self) -> dict[str, float]:
+        """Sample to sample of level 0 by axis name, for the axes where it is known, in `unit` (degrees along tilt)."""
+        return dict(self._need_image()["spacing"])
+
+    @property
+    def unit(self) -> str:
+        """Of the spatial axes, OME-Zarr's long form."""
+        return self._need_image()["unit"]
+
+    @property
+    def name(self) -> str:
+        """Of the image, for viewers."""
+        return self._need_image()["name"]
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """Darkest and brightest value to show."""
+        window = self.attributes["ome"]["omero"]["channels"][0]["window"]
+        return window["start"], window["end"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Samples along each axis of level 0."""
+        return tuple(self._need_image()["shape"])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the image."""
+        return np.dtype(self._need_image()["dtype"])
+
+    @property
+    def n_levels(self) -> int:
+        """Levels of the pyramid, the full one included."""
+        self._need_image()
+        return len(self.attributes["ome"]["multiscales"][0]["datasets"])
+
+    def array(self, level: int = 0) -> zarr.Array:
+        """A level of the image, checked for missing shards (Zarr would read them as zeros).
+
+        Raises
+        ------
+        UserError : a shard is missing, or there is no such level
+        """
+        return self._array(str(level), "levels", [str(n) for n in range(self.n_levels)])
+
+    # beside the image
+
+    def side(self, name: str) -> zarr.Array:
+        """A side array."""
+        return self._array(f"arrays/{name}", "side arrays", [f"arrays/{n}" for n in self._members["arrays"]])
+
+    def label(self, name: str, level: int = 0) -> zarr.Array:
+        """A level of a label image; it has as many levels as the image."""
+        known = [f"labels/{n}/{k}" for n in self._members["labels"] for k in range(self.n_levels)]
+        return self._array(f"labels/{name}/{level}", "label images", known)
+
+    def table(self, name: str) -> dict[str, NDArray]:
+        """The columns of a table, by name; numbers, bools, or strings as numpy's StringDType."""
+        from gigascope.store.table import read_table
+
+        return read_table(self._table(name))
+
+    def units(self, name: str) -> dict[str, str]:
+        """Units of a table's columns, for the columns that have one."""
+        units: Any = self._table(name).attrs["units"]
+        return dict(units)
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables."""
+        return list(self._members["tables"])
+
+    @property
+    def sides(self) -> list[str]:
+        """Names of the side arrays."""
+        return list(self._members["arrays"])
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the label images."""
+        return list(self._members["labels"])
+
+    def _need_image(self) -> dict[str, Any]:
+        if self._image is None:
+            raise UserError("holds no image.", where=self.path)
+        return self._image
+
+    def _array(self, member: str, what: str, known: list[str]) -> zarr.Array:
+        import zarr
+
+        from gigascope.store.checksum import missing_shards
+
+        self._check_member(member, what, known)
+        try:
+            array = zarr.open_group(self.path, mode="r", zarr_format=3)[member]
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{member} cannot be opened ({error}).", where=self.path, do=_AGAIN) from error
+        if missing := missing_shards(self.path, array):  # type: ignore[arg-type]
+            what = f"{len(missing)} shards of a finished store are missing, the first is {missing[0]}."
+            raise UserError(what, where=self.path, do=_restore(self.path))
+        return array  # type: ignore[return-value]
+
+    def _table(self, name: str) -> zarr.Group:
+        import zarr
+
+        self._check_member(name, "tables", self._members["tables"])
+        try:
+            return zarr.open_group(self.path / "tables" / name, mode="r", zarr_format=3)
+        except (KeyError, ValueError, FileNotFoundError) as error:
+            raise UserError(f"table {name} cannot be opened ({error}).", where=self.path, do=_AGAIN) from error
+
+    def _check_member(self, member: str, what: str, known: list[str]) -> None:
+        if member not in known:
+            raise UserError(f"has no {member}; its {what}: {', '.join(known) or 'none'}.", where=self.path)
+
+
+def open_store(path: Path | str) -> StoreReader:
+    """Open a finished store by its folder or its root `zarr.json`.
+
+    Raises
+    ------
+    UserError : missing, not a Zarr store, not one of ours, unfinished, or of a version that this release does not know
+    """
+    path = Path(path)
+    path = path.parent if path.name == "zarr.json" else path
+    attributes = _root_attributes(path)
+    record = attributes.get("gigascope")
+    if not isinstance(record, dict):
+        what = "is a Zarr store, but not one of gigascope."
+        raise UserError(what, where=path, do="Foreign images come in through an ingest stage.")
+    from gigascope.store.create import VERSION
+
+    if record.get("version") != VERSION:
+        what = f"has a record of version {record.get('version')}, this release reads version {VERSION}."
+        raise UserError(what, where=path, do="Install the release that wrote it, or run snakemake again.")
+    if record.get("complete") is not True or not record.get("digest"):
+        raise UserError("is unfinished: it has no completion record.", where=path, do=_AGAIN)
+    return StoreReader(path, attributes)
+
+
+def is_complete(path: Path | str) -> bool:
+    """Whether :func:`open_store` would open it."""
+    try:
+        open_store(path)
+    except UserError:
+        return False
+    return True
+
+
+def _root_attributes(path: Path) -> dict[str, Any]:
+    root = path / "zarr.json"
+    try:
+        metadata = json.loads(root.read_text(encoding="utf-8"))
+        if metadata["zarr_format"] == 3 and metadata["node_type"] == "group":
+            return metadata.get("attributes", {})
+        reason = f"its root is a Zarr v{metadata['zarr_format']} {metadata['node_type']}, a v3 group was expected"
+    except FileNotFoundError:
+        if not path.exists():
+            raise UserError("there is no such store.", where=path, do=_AGAIN) from None
+        what = "is unfinished or no Zarr store: it has no zarr.json."
+        raise UserError(what, where=path, do=_AGAIN) from None
+    except NotADirectoryError:
+        reason = "it is a file"
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        reason = f"its zarr.json is damaged ({error})"
+    raise UserError(f"is no store: {reason}.", where=path, do=_AGAIN)
+
+
+def _restore(path: Path) -> str:
+    return f"Remove {path / 'zarr.json'} and run snakemake again: it runs the stage that makes this store."

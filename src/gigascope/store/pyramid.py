@@ -1,0 +1,126 @@
+"""Coarser levels of an image, made shard by shard: one finer shard and one coarser shard are held at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gigascope.store.plan import Region, ShardPlan, shard_regions
+
+if TYPE_CHECKING:
+    import zarr
+
+SPATIAL_AXES = ("z", "y", "x")
+# An axis this short is not halved again: one chunk of a volume, a thumbnail of a view.
+SMALL = 64
+
+Reduce = Callable[[NDArray, Sequence[int]], NDArray]
+ReadShard = Callable[["zarr.Array", Region], NDArray]
+Visit = Callable[[Region, NDArray], None]
+
+
+def level_factors(shape: Sequence[int], axes: Sequence[str]) -> list[tuple[int, ...]]:
+    """Step from each level to the next: 2 along spatial axes of more than 64 samples, 1 along all others.
+
+    Empty where no axis is that long. A halved axis of n samples has ceil(n / 2).
+    """
+    factors: list[tuple[int, ...]] = []
+    shape = tuple(shape)
+    while True:
+        step = tuple(2 if axis in SPATIAL_AXES and n > SMALL else 1 for axis, n in zip(axes, shape))
+        if max(step) == 1:
+            return factors
+        factors.append(step)
+        shape = coarser_shape(shape, step)
+
+
+def coarser_shape(shape: Sequence[int], factors: Sequence[int]) -> tuple[int, ...]:
+    """Shape of the next level."""
+    return tuple(-(-n // factor) for n, factor in zip(shape, factors))
+
+
+def level_plans(plan: ShardPlan, axes: Sequence[str]) -> list[ShardPlan]:
+    """Plans of all levels, level 0 first: what `gigascope check` counts files and bytes from."""
+    plans = [plan]
+    for factors in level_factors(plan.shape, axes):
+        plans.append(plans[-1].coarser(coarser_shape(plans[-1].shape, factors)))
+    return plans
+
+
+def mean(block: NDArray, factors: Sequence[int]) -> NDArray:
+    """Mean of blocks of `factors` samples, in the dtype of `block`, integers rounded half to even.
+
+    At an odd end the last sample stands for two. Sums are float32 where that is exact enough (float32 and up to 16
+    bits), else float64.
+    """
+    dtype = block.dtype
+    total = np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64
+    scale = 1.0
+    for axis, factor in enumerate(factors):
+        if factor == 2:
+            block = _even(block, axis)
+            block = np.add(_every_second(block, axis, 0), _every_second(block, axis, 1), dtype=total)
+            scale /= 2
+    if scale == 1.0:
+        return block
+    block *= total(scale)
+    if dtype.kind in "iu":
+        np.rint(block, out=block)
+    return block.astype(dtype, copy=False)
+
+
+def mode(block: NDArray, factors: Sequence[int]) -> NDArray:
+    """Most frequent label of blocks of `factors` samples, the smallest of several.
+
+    At an odd end the last sample counts twice.
+    """
+    members = [block]
+    for axis, factor in enumerate(factors):
+        if factor == 2:
+            members = [_every_second(_even(m, axis), axis, start) for m in members for start in (0, 1)]
+    ordered = np.sort(np.stack(members), axis=0)
+    label = ordered[0].copy()
+    run = np.ones(label.shape, np.uint8)
+    longest = run.copy()
+    for before, here in itertools.pairwise(ordered):
+        run = np.where(here == before, run + 1, 1).astype(np.uint8)
+        longer = run > longest
+        label[longer] = here[longer]
+        longest[longer] = run[longer]
+    return label
+
+
+def build_level(
+    source: zarr.Array, target: zarr.Array, factors: Sequence[int], reduce: Reduce, read: ReadShard
+) -> None:
+    """Fill `target` with `source` reduced by `factors`, reading each shard of `source` once, whole, through `read`.
+
+    Raises
+    ------
+    ValueError : a target shard is not made of whole source shards
+    """
+    source_shards = source.shards or source.chunks
+    for region in shard_regions(target.shape, target.shards or target.chunks):
+        below = tuple(slice(r.start * f, min(r.stop * f, n)) for r, f, n in zip(region, factors, source.shape))
+        if any(b.start % s or (b.stop % s and b.stop != n) for b, s, n in zip(below, source_shards, source.shape)):
+            raise ValueError(f"level {target.path}: shard at {region} is not made of whole shards of {source.path}")
+        block = np.empty([r.stop - r.start for r in region], target.dtype)
+        for part in shard_regions(source.shape, source_shards, below):
+            corner = [p.start // f - r.start for p, f, r in zip(part, factors, region)]
+            reduced = reduce(read(source, part), factors)
+            block[tuple(slice(c, c + n) for c, n in zip(corner, reduced.shape))] = reduced
+        target[region] = block
+
+
+def _every_second(block: NDArray, axis: int, start: int) -> NDArray:
+    return block[(slice(None),) * axis + (slice(start, None, 2),)]
+
+
+def _even(block: NDArray, axis: int) -> NDArray:
+    if block.shape[axis] % 2 == 0:
+        return block
+    return np.concatenate([block, block[(slice(None),) * axis + (slice(-1, None),)]], axis=axis)
