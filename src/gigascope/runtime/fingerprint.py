@@ -42,7 +42,8 @@ def fingerprint(function: Callable[..., None]) -> Fingerprint:
     todo = [RUNTIME, *imports]
     while todo:
         name = todo.pop()
-        if name in modules or name in external:
+        # The package's own root holds the version and nothing that computes.
+        if name in modules or name in external or name == "gigascope":
             continue
         if name.split(".")[0] != "gigascope":
             external.add(name.split(".")[0])
@@ -70,7 +71,7 @@ def _module(name: str) -> tuple[str, tuple[str, ...]]:
 
 def _source(name: str) -> Path | None:
     base = Path(gigascope.__file__).parent.joinpath(*name.split(".")[1:])
-    candidates = (base.with_suffix(".py") if base.name != "gigascope" else base / "__init__.py", base / "__init__.py")
+    candidates = (base.with_suffix(".py"), base / "__init__.py")
     return next((path for path in candidates if path.is_file()), None)
 
 

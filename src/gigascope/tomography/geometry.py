@@ -17,6 +17,9 @@ F64 = NDArray[np.float64]
 
 MAX_TILT_FOR_WIDTH = math.radians(75.0)
 OBJECT_WIDTH = 1.25
+# Below these a level holds too little to align by.
+MIN_FIELD = 32
+MIN_PLANES = 12
 
 
 def rotation(angle: float) -> F64:
@@ -175,3 +178,35 @@ def level_shape(shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
     if any(n % factor for n in shape):
         raise ShapeError(f"shape {shape} is not a multiple of the bin {factor}; crop to a multiple of the largest bin")
     return tuple(n // factor for n in shape)
+
+
+def alignment_bins(n_s: int, n_y: int, n_z: int, width: int = 1024) -> tuple[int, ...]:
+    """Bins from coarse to fine: down to a field of 32 samples and 12 planes, up to `width` samples, never finer than 2.
+
+    Parameters
+    ----------
+    n_s, n_y, n_z : samples across and along the tilt axis, and planes, at bin 1
+    width : the finest level is binned to at most this many samples across
+
+    Returns
+    -------
+    Powers of two, descending; at least one
+    """
+    finest = 2
+    while n_s / finest > width:
+        finest *= 2
+    coarsest = 1
+    while min(n_s, n_y) / (2 * coarsest) >= MIN_FIELD and n_z / (2 * coarsest) >= MIN_PLANES:
+        coarsest *= 2
+    bins = [finest]
+    while bins[0] * 2 <= coarsest:
+        bins.insert(0, bins[0] * 2)
+    return tuple(bins)
+
+
+def guessed_thickness(width: float, extent: str) -> float:
+    """Thickness to reconstruct when none is given, in the unit of `width` (the field's width across the axis).
+
+    Half the field's width for a section, the whole of it for an isolated object.
+    """
+    return width if extent == "object" else width / 2

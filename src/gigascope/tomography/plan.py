@@ -96,7 +96,7 @@ def volume(dataset: TomographyDataset, header: SeriesHeader) -> Volume:
     thickness = cfg.thickness_nm or geometry.guessed_thickness(full[0] * header.pixel_size_nm, cfg.extent)
     planes = geometry.volume_thickness(thickness, header.pixel_size_nm, cfg.hz)
     bins = (
-        tuple(cfg.align.bins or geometry.alignment_bins(full, planes, cfg.align.width)) if cfg.align.enabled else (1,)
+        tuple(cfg.align.bins or geometry.alignment_bins(*full, planes, cfg.align.width)) if cfg.align.enabled else (1,)
     )
     largest = max(*bins, cfg.bin)
     frame = geometry.frame_shape((height, width), phi, largest)
