@@ -108,7 +108,8 @@ class Checkpoints:
         path = self._path(name)
         if not path.is_file():
             return None
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # States hold numpy arrays too, and only this stage writes into its scratch folder.
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
         return state
 
     def _path(self, name: str) -> Path:

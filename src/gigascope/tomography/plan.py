@@ -81,7 +81,7 @@ def read_header(dataset: TomographyDataset) -> SeriesHeader:
         source.shape,
         np.dtype(source.dtype).itemsize,
         float(source.pixel_size_nm or 0),
-        tuple(float(t) for t in source.tilt_deg or ()),
+        tuple(float(t) for t in np.asarray(source.tilt_deg)),
         float(source.tilt_axis_deg or 0),
         tuple(source.notes),
     )

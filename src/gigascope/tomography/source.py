@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-
-import numpy as np
-
-from gigascope.config.tomography import EvenTilts, Ingest, TomographyInputs
+from gigascope.config.tomography import Ingest, TomographyInputs
 from gigascope.store.readers.source import TiltSeriesSource
 
 
@@ -24,18 +19,9 @@ def open_source(inputs: TomographyInputs, cfg: Ingest) -> TiltSeriesSource:
         raise ValueError("a simulated series has no file")
     return open_tilt_series(
         inputs.tilt_series,
-        angles=_angles(cfg.tilt_deg),
-        mdoc=None if inputs.mdoc is None else Path(inputs.mdoc),
+        angles=cfg.tilt_deg,
+        mdoc=inputs.mdoc,
         pixel_size_nm=cfg.pixel_size_nm,
         tilt_axis_deg=cfg.tilt_axis_deg,
         y_up=cfg.y_up,
     )
-
-
-def _angles(
-    tilt_deg: tuple[float, ...] | EvenTilts | str | None,
-) -> Sequence[float] | Path | Callable[[int], list[float]] | None:
-    """Angles as the reader takes them; an even series is written out when the number of views is known."""
-    if isinstance(tilt_deg, EvenTilts):
-        return lambda n_tilts: [float(t) for t in np.linspace(tilt_deg.first_deg, tilt_deg.last_deg, n_tilts)]
-    return Path(tilt_deg) if isinstance(tilt_deg, str) else tilt_deg
