@@ -330,8 +330,8 @@ def _refuse_other_binning(source: TiltSeriesSource, described: Mdoc) -> None:
     if abs(factor - described_height / height) > 0.01 * factor or abs(factor - 1) < 0.01:
         return
     raise UserError(
-        f"the images are {width} x {height} px, {described.path.name} describes {described_width} x {described_height} px "
-        f"of {described.pixel_size_nm:.4g} nm: the stack was binned after it was written.",
+        f"the images are {width} x {height} px, {described.path.name} describes {described_width} x {described_height} "
+        f"px of {described.pixel_size_nm:.4g} nm: the stack was binned after it was written.",
         where=source.path,
         do=f"Set ingest.pixel_size_nm (probably {described.pixel_size_nm * factor:.4g}).",
     )
