@@ -46,12 +46,12 @@ def print_check(path: Path) -> None:
     )
     for note in header.describe():
         console.print(f"  {note}", highlight=False, soft_wrap=True)
-    table = Table()
-    for column in ("stage", "writes", "memory", "GPU memory", "disk", "files", "time on this CPU"):
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("stage", "writes", "memory", "on a GPU", "disk", "files", "CPU time"):
         table.add_column(column, justify="left" if column in {"stage", "writes"} else "right")
     for name, need in needs.items():
         table.add_row(
-            name,
+            name.partition(".")[2],
             need.shape,
             human_bytes(need.memory),
             human_bytes(need.gpu_memory) if need.gpu_memory else "-",

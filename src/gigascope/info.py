@@ -22,7 +22,9 @@ def print_info(path: Path) -> None:
     ------
     UserError : there is no finished store
     """
-    console = Console(soft_wrap=True)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
     if (path / "zarr.json").is_file() or path.name == "zarr.json":
         _print_store(console, open_store(path))
         return
@@ -30,7 +32,7 @@ def print_info(path: Path) -> None:
     if not found:
         raise UserError("no finished store here.", where=path, do="Give results/NAME, or one store in it.")
     readers = [open_store(store) for store in found]
-    table = Table(title=str(path), title_justify="left")
+    table = Table(title=str(path), title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in ("store", "axes", "shape", "type", "made by", "finished", "time", "memory"):
         table.add_column(column)
     for store, reader in zip(found, readers, strict=True):
@@ -66,11 +68,11 @@ def _print_store(console: Console, reader: StoreReader) -> None:
     made = reader.provenance
     rows = {
         "image": f"{' '.join(reader.axes)}: {'x'.join(map(str, reader.shape))} {reader.dtype}, "
-        "{reader.n_levels} levels",
+        f"{reader.n_levels} levels",
         "spacing": ", ".join(f"{axis} {step:g} {reader.unit}" for axis, step in reader.spacing.items()),
         "content digest": reader.digest,
         "made by": f"{made.get('stage')} of {made.get('dataset')}, gigascope {made.get('gigascope')}, code "
-        "{made.get('code')}",
+        f"{made.get('code')}",
         "finished": f"{made.get('finished')} on {made.get('host')}, {made.get('device')}",
         "took": f"{made.get('wall_s')} s, peak memory {human_bytes(made.get('peak_memory_bytes', 0))}",
         "packages": ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items()),

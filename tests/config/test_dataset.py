@@ -34,7 +34,7 @@ def test_unknown_key_is_refused_with_file_line_and_nearest_key(tmp_path: Path) -
     [
         ("ingest", "pixel_size_nm", -1.0, "greater than 0, found -1.0"),
         ("reconstruct", "lambda", -0.1, "greater than or equal to 0"),
-        ("reconstruct", "extent", "slab", "'auto', 'section', 'object' or 'crop', found 'slab'"),
+        ("ingest", "extent", "slab", "'auto', 'section', 'object' or 'crop', found 'slab'"),
         ("reconstruct", "align", {"bins": [2, 4]}, "coarse to fine"),
         ("reconstruct", "align", {"bins": [3]}, "powers of two"),
         ("prealign", "high_pass", 0.3, "below low_pass"),

@@ -93,6 +93,13 @@ class Ingest(Section):
             "first row of the file is the bottom of the image; none: as the format does it (MRC true, TIFF false)"
         ),
     )
+    extent: Literal["auto", "section", "object", "crop"] = Field(
+        "auto",
+        description=(
+            "`section`: the specimen is wider than the field of view; `object`: it is isolated; `crop`: a section, with a "
+            "volume only as wide as the views; `auto`: section or object, decided from the data"
+        ),
+    )
     exclude: tuple[int, ...] = Field((), description="views to leave out, counted from 0 in file order")
     dark_tol: float = Field(
         0.5, ge=0, lt=1, description="a view darker than this fraction of its neighbours is left out"
@@ -174,13 +181,6 @@ class Reconstruct(Section):
     )
     hz: float = Field(
         1.0, ge=0.25, le=8, description="voxel size in z over that in x; above 1 saves memory for thin features"
-    )
-    extent: Literal["auto", "section", "object", "crop"] = Field(
-        "auto",
-        description=(
-            "`section`: wider than the field of view; `object`: isolated; `crop`: section, volume as wide as the "
-            "views; `auto`: decided from the data"
-        ),
     )
     regularization: NonNegativeFloat = Field(
         0.1,

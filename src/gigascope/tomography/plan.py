@@ -93,7 +93,7 @@ def volume(dataset: TomographyDataset, header: SeriesHeader) -> Volume:
     height, width = header.shape[1:]
     phi = math.radians(header.tilt_axis_deg)
     full = geometry.frame_shape((height, width), phi)
-    thickness = cfg.thickness_nm or geometry.guessed_thickness(full[0] * header.pixel_size_nm, cfg.extent)
+    thickness = cfg.thickness_nm or geometry.guessed_thickness(full[0] * header.pixel_size_nm, dataset.ingest.extent)
     planes = geometry.volume_thickness(thickness, header.pixel_size_nm, cfg.hz)
     bins = (
         tuple(cfg.align.bins or geometry.alignment_bins(*full, planes, cfg.align.width)) if cfg.align.enabled else (1,)
@@ -101,7 +101,7 @@ def volume(dataset: TomographyDataset, header: SeriesHeader) -> Volume:
     largest = max(*bins, cfg.bin)
     frame = geometry.frame_shape((height, width), phi, largest)
     planes = geometry.volume_thickness(thickness, header.pixel_size_nm, cfg.hz, largest)
-    extent = "section" if cfg.extent == "auto" else cfg.extent
+    extent = "section" if dataset.ingest.extent == "auto" else dataset.ingest.extent
     across = geometry.volume_width(frame[0], planes, np.radians(header.tilt_deg), extent, cfg.hz, largest)
     shape = (planes, across, frame[1])
     return Volume(

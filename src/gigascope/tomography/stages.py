@@ -22,6 +22,46 @@ if TYPE_CHECKING:
 )
 def ingest(ctx: Context, cfg: config.Ingest) -> None:
     """Read a tilt series (or simulate one), check it, keep it raw with angles, pixel size and flags."""
+    import numpy as np
+
+    from gigascope.store.layers import LayerWriter
+    from gigascope.tomography import ingest as raw
+    from gigascope.tomography.series import write_facts
+    from gigascope.tomography.signal_estimate import estimate_signal
+    from gigascope.tomography.source import open_source
+
+    if ctx.inputs_section.phantom is not None:
+        stack, facts = raw.simulated(ctx.inputs_section.phantom, ctx.seed)
+        shape, dtype, views = stack.shape, stack.dtype, stack
+    else:
+        source = open_source(ctx.inputs_section, cfg)
+        facts = raw.facts_of(source, cfg)
+        shape, dtype, views = source.shape, source.dtype, raw.checked_views(source, cfg.exclude)
+    for note in facts.notes:
+        ctx.log.info("%s", note)
+    series = ctx.create(
+        "tilt_series",
+        shape=shape,
+        dtype=dtype,
+        axes=("tilt", "y", "x"),
+        spacing={"y": facts.pixel_size_nm, "x": facts.pixel_size_nm},
+        access="views",
+    )
+    mask = series.create_array("mask", shape, np.uint8, access="views")
+    with LayerWriter(series.array, series.path) as pixels, LayerWriter(mask, series.path) as valid:
+        for view in ctx.progress(views, what="reading", unit="view", total=shape[0]):
+            pixels.append(view)
+            valid.append(np.isfinite(view))
+    model = estimate_signal(
+        series.array,
+        np.deg2rad(facts.tilt_deg),
+        raw.signal_settings(cfg),
+        tilt_axis=float(np.deg2rad(facts.tilt_axis_deg)),
+        valid=mask,
+    )
+    write_facts(series, facts, model)
+    for message in raw.warnings(model, facts):
+        ctx.warn(message)
 
 
 @stage(

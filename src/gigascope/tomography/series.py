@@ -1,0 +1,161 @@
+"""The tilt series as the stages share it: raw views in a store, and what ingest found out about them.
+
+Written by ingest, read by every later stage; views are handed to the science sorted by tilt and prepared (signal,
+rotation, shift and binning in one resampling from the raw pixels), results go back in file order.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gigascope.tomography.signal import SignalModel
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gigascope.store.create import ImageWriter
+    from gigascope.store.open import StoreReader
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SeriesFacts:
+    """What is known of a series besides its pixels.
+
+    Attributes
+    ----------
+    pixel_size_nm : nanometres
+    tilt_deg : (tilt,) degrees in file order, tilt_sign applied
+    tilt_axis_deg : degrees
+    tilt_sign : +1 or -1, the sign that was applied to the file's angles
+    source : file, or "phantom"
+    notes : what was chosen for the user, and from where
+    dose : (tilt,) electrons per square angstrom, or none
+    true_shifts : (tilt, 2) pixels, of a simulated series, or none
+    """
+
+    pixel_size_nm: float
+    tilt_deg: F64
+    tilt_axis_deg: float
+    tilt_sign: int
+    source: str
+    notes: tuple[str, ...] = ()
+    dose: F64 | None = None
+    true_shifts: F64 | None = None
+
+
+def write_facts(writer: ImageWriter, facts: SeriesFacts, model: SignalModel) -> None:
+    """Put everything known about a series into its store."""
+    columns: dict[str, Any] = {
+        "view": np.arange(len(facts.tilt_deg)),
+        "tilt_deg": facts.tilt_deg,
+        "excluded": ~model.good,
+        "reason": np.array(model.flags),
+    }
+    units = {"tilt_deg": "degree"}
+    if facts.dose is not None:
+        columns["dose"] = facts.dose
+        units["dose"] = "e/A^2"
+    if facts.true_shifts is not None:
+        columns |= {"true_f_s_px": facts.true_shifts[:, 0], "true_f_y_px": facts.true_shifts[:, 1]}
+        units |= {"true_f_s_px": "pixel", "true_f_y_px": "pixel"}
+    writer.write_table("views", columns, units)
+    writer.attrs |= {
+        "pixel_size_nm": facts.pixel_size_nm,
+        "tilt_axis_deg": facts.tilt_axis_deg,
+        "tilt_sign": facts.tilt_sign,
+        "source": facts.source,
+        "notes": list(facts.notes),
+        "signal": model.to_dict(),
+    }
+
+
+class Series:
+    """A tilt series read from its store.
+
+    Attributes
+    ----------
+    model : signal model of the whole series, file order
+    order : (tilt,) file index of each view in ascending tilt
+    tilt : (tilt,) radians, ascending
+    use : (tilt,) bool, ascending tilt; false for views left out
+    pixel_nm : nanometres
+    tilt_axis : phi, radians
+    """
+
+    def __init__(self, store: StoreReader) -> None:
+        self._store = store
+        self.attrs: Mapping[str, Any] = store.attrs
+        self.views = store.table("views")
+        self.model = SignalModel.from_dict(self.attrs["signal"])
+        self.pixel_nm = float(self.attrs["pixel_size_nm"])
+        self.tilt_axis = float(np.deg2rad(self.attrs["tilt_axis_deg"]))
+        tilt_deg = np.asarray(self.views["tilt_deg"], dtype=np.float64)
+        self.order = np.argsort(tilt_deg, kind="stable")
+        self.tilt = np.deg2rad(tilt_deg[self.order])
+        self.use = self.model.good[self.order]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(tilt, y, x) of the raw views."""
+        n, height, width = self._store.shape
+        return n, height, width
+
+    @property
+    def extent(self) -> str:
+        """`section`, `object` or `crop`."""
+        return self.model.extent
+
+    @property
+    def noise(self) -> F64:
+        """(tilt,) relative noise variance, ascending tilt."""
+        return self.model.relative_noise[self.order]
+
+    @functools.cached_property
+    def true_shifts(self) -> F64 | None:
+        """(tilt, 2) pixels, ascending tilt, of a simulated series."""
+        if "true_f_s_px" not in self.views:
+            return None
+        return np.stack([self.views["true_f_s_px"], self.views["true_f_y_px"]], axis=1)[self.order]
+
+    def prepared(
+        self,
+        *,
+        device: torch.device,
+        bin: int = 1,
+        largest_bin: int = 1,
+        shifts: ArrayLike | None = None,
+        spline: int = 1,
+        progress: Callable[[float], None] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Views and masks, (tilt, s, y), ascending tilt; see :func:`gigascope.tomography.views.prepared_views`."""
+        from gigascope.tomography.views import prepared_views
+
+        return prepared_views(
+            self._store.array(),
+            self.model,
+            tilt_axis=self.tilt_axis,
+            bin=bin,
+            largest_bin=largest_bin,
+            shifts=shifts,
+            order=[int(i) for i in self.order],
+            valid=self._store.side("mask"),
+            spline=spline,
+            device=device,
+            progress=progress,
+        )
+
+    def in_file_order(self, values: ArrayLike) -> NDArray[Any]:
+        """Per-view values of ascending tilt in the order of the file."""
+        values = np.asarray(values)
+        back = np.empty_like(values)
+        back[self.order] = values
+        return back
