@@ -1,4 +1,4 @@
-"""How the CPU kernels are compiled and run with numba: in parallel, cached on disk, safe from several Python threads."""
+"""How the CPU kernels are compiled and run with numba: parallel, cached on disk, safe from several Python threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compile the CPU kernels ahead of time: ``python -m gigascope.kernels.warm`` fills numba's cache on disk for float32."""
+"""Compile the CPU kernels ahead of time: ``python -m gigascope.kernels.warm`` fills numba's cache for float32."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import torch
 from numba import prange
 from torch import Tensor
 
@@ -37,7 +35,7 @@ def backproject(
 
 
 @parallel_kernel
-def _project(volume, table, out):  # type: ignore[no-untyped-def]
+def _project(volume, table, out):
     n_z, n_x, n_y = volume.shape
     n_t, n_s, _ = out.shape
     n_blocks = (n_y + BLOCK - 1) // BLOCK
@@ -69,7 +67,7 @@ def _project(volume, table, out):  # type: ignore[no-untyped-def]
 
 
 @parallel_kernel
-def _backproject(sinogram, table, out):  # type: ignore[no-untyped-def]
+def _backproject(sinogram, table, out):
     n_z, n_x, n_y = out.shape
     n_t, n_s, _ = sinogram.shape
     n_blocks = (n_y + BLOCK - 1) // BLOCK
@@ -85,8 +83,8 @@ def _backproject(sinogram, table, out):  # type: ignore[no-untyped-def]
             for x in range(n_x):
                 outer, inner = (x, z) if by_columns else (z, x)
                 centre = (inner - beta * outer - gamma) / alpha
-                first = max(0, int(math.ceil(centre - reach)))
-                last = min(n_s - 1, int(math.floor(centre + reach)))
+                first = max(0, math.ceil(centre - reach))
+                last = min(n_s - 1, math.floor(centre + reach))
                 for i in range(first, last + 1):
                     distance = abs(alpha * i + beta * outer + gamma - inner)
                     w = sinogram.dtype.type(weight * max(0.0, 1.0 - distance))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gigascope.errors import ShapeError
 from gigascope.kernels.dispatch import backend, check, check_angles, check_in_place, check_positive
+from gigascope.kernels.library import define
 
 
 def project(volume: Tensor, angles: Tensor, n_s: int, hz: float = 1.0, *, out: Tensor | None = None) -> Tensor:
@@ -32,8 +33,8 @@ def project(volume: Tensor, angles: Tensor, n_s: int, hz: float = 1.0, *, out: T
 
     Notes
     -----
-    Joseph, IEEE Trans. Med. Imaging 1, 192 (1982). Array index (n - 1) / 2 is coordinate 0 on every axis; voxels outside
-    count 0. Differentiable with respect to `volume`.
+    Joseph, IEEE Trans. Med. Imaging 1, 192 (1982). Array index (n - 1) / 2 is coordinate 0 on every axis; voxels
+    outside count 0. Differentiable with respect to `volume`.
     """
     if out is None:
         return torch.ops.gigascope.project(volume, angles, n_s, hz)
@@ -64,8 +65,8 @@ def backproject(
 
     Notes
     -----
-    The weights are those of :func:`project`, so <A v, q> = <v, A^T q> to rounding; views are summed in the order of their
-    index. Differentiable with respect to `sinogram`.
+    The weights are those of :func:`project`, so <A v, q> = <v, A^T q> to rounding; views are summed in the order of
+    their index. Differentiable with respect to `sinogram`.
     """
     if out is None:
         return torch.ops.gigascope.backproject(sinogram, angles, list(shape_zx), hz)
@@ -130,9 +131,7 @@ def _implementation(tensor: Tensor) -> ModuleType:
     return reference
 
 
-@torch.library.custom_op(
-    "gigascope::project", mutates_args=(), schema="(Tensor volume, Tensor angles, SymInt n_s, float hz) -> Tensor"
-)
+@define("project", "(Tensor volume, Tensor angles, SymInt n_s, float hz) -> Tensor")
 def _project(volume: Tensor, angles: Tensor, n_s: int, hz: float) -> Tensor:
     check("project", {"volume": ("z", "x", "y")}, volume=volume)
     check_angles("project", angles)
@@ -159,11 +158,7 @@ def _project_backward(ctx, gradient):  # type: ignore[no-untyped-def]
 _project.register_autograd(_project_backward, setup_context=_project_context)
 
 
-@torch.library.custom_op(
-    "gigascope::backproject",
-    mutates_args=(),
-    schema="(Tensor sinogram, Tensor angles, SymInt[] shape_zx, float hz) -> Tensor",
-)
+@define("backproject", "(Tensor sinogram, Tensor angles, SymInt[] shape_zx, float hz) -> Tensor")
 def _backproject(sinogram: Tensor, angles: Tensor, shape_zx: list[int], hz: float) -> Tensor:
     check("backproject", {"sinogram": ("tilt", "s", "y")}, sinogram=sinogram)
     check_angles("backproject", angles, sinogram.shape[0])
@@ -193,11 +188,7 @@ def _backproject_backward(ctx, gradient):  # type: ignore[no-untyped-def]
 _backproject.register_autograd(_backproject_backward, setup_context=_backproject_context)
 
 
-@torch.library.custom_op(
-    "gigascope::project_",
-    mutates_args=("out",),
-    schema="(Tensor(a!) out, Tensor volume, Tensor angles, float hz) -> ()",
-)
+@define("project_", "(Tensor(a!) out, Tensor volume, Tensor angles, float hz) -> ()")
 def _project_into(out: Tensor, volume: Tensor, angles: Tensor, hz: float) -> None:
     shapes: dict[str, tuple[int | str, ...]] = {"volume": ("z", "x", "y"), "out": (angles.shape[0], "s", "y")}
     sizes = check("project", shapes, volume=volume, out=out)
@@ -207,11 +198,7 @@ def _project_into(out: Tensor, volume: Tensor, angles: Tensor, hz: float) -> Non
     _implementation(volume).project(volume.contiguous(), angles, sizes["s"], hz, out)
 
 
-@torch.library.custom_op(
-    "gigascope::backproject_",
-    mutates_args=("out",),
-    schema="(Tensor(a!) out, Tensor sinogram, Tensor angles, float hz) -> ()",
-)
+@define("backproject_", "(Tensor(a!) out, Tensor sinogram, Tensor angles, float hz) -> ()")
 def _backproject_into(out: Tensor, sinogram: Tensor, angles: Tensor, hz: float) -> None:
     sizes = check("backproject", {"sinogram": ("tilt", "s", "y"), "out": ("z", "x", "y")}, sinogram=sinogram, out=out)
     check_angles("backproject", angles, sinogram.shape[0])

@@ -1,7 +1,7 @@
 """Definition of the projector (Joseph's method) in plain torch, one view after the other, in float64.
 
-Joseph, IEEE Trans. Med. Imaging 1, 192 (1982): step along the axis that the ray follows most, interpolate linearly along
-the other. Voxels outside count 0, and a sample with one neighbour inside keeps that one.
+Joseph, IEEE Trans. Med. Imaging 1, 192 (1982): step along the axis that the ray follows most, interpolate linearly
+along the other. Voxels outside count 0, and a sample with one neighbour inside keeps that one.
 """
 
 from __future__ import annotations

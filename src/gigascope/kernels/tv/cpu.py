@@ -70,7 +70,7 @@ def _scalar(like: Tensor, number: float) -> np.floating:
 
 
 @parallel_kernel
-def _gradient(u, per_hz, out):  # type: ignore[no-untyped-def]
+def _gradient(u, per_hz, out):
     n_z, n_x, n_y = u.shape
     for z in prange(n_z):
         for x in range(n_x):
@@ -85,7 +85,7 @@ def _gradient(u, per_hz, out):  # type: ignore[no-untyped-def]
 
 
 @parallel_kernel
-def _gradient_adjoint(p, per_hz, out):  # type: ignore[no-untyped-def]
+def _gradient_adjoint(p, per_hz, out):
     _, n_z, n_x, n_y = p.shape
     zero = per_hz * 0
     for z in prange(n_z):
@@ -106,7 +106,7 @@ def _gradient_adjoint(p, per_hz, out):  # type: ignore[no-untyped-def]
 
 
 @parallel_kernel
-def _dual_step(p, ubar, lam, sigma, sigma_z):  # type: ignore[no-untyped-def]
+def _dual_step(p, ubar, lam, sigma, sigma_z):
     n_z, n_x, n_y = ubar.shape
     for z in prange(n_z):
         for x in range(n_x):
@@ -123,7 +123,7 @@ def _dual_step(p, ubar, lam, sigma, sigma_z):  # type: ignore[no-untyped-def]
 
 
 @parallel_kernel
-def _primal_step(u, ubar, p, atq, tau, per_hz, floor):  # type: ignore[no-untyped-def]
+def _primal_step(u, ubar, p, atq, tau, per_hz, floor):
     n_z, n_x, n_y = u.shape
     zero = per_hz * 0
     for z in prange(n_z):
@@ -148,7 +148,7 @@ def _primal_step(u, ubar, p, atq, tau, per_hz, floor):  # type: ignore[no-untype
 
 
 @parallel_kernel
-def _data_step(q, projection, views, weights, sigma_q, offset, rows):  # type: ignore[no-untyped-def]
+def _data_step(q, projection, views, weights, sigma_q, offset, rows):
     n_t, n_s, n_y = q.shape
     for row in prange(n_t * n_s):
         t, s = row // n_s, row % n_s
@@ -164,7 +164,7 @@ def _data_step(q, projection, views, weights, sigma_q, offset, rows):  # type: i
 
 
 @parallel_kernel
-def _tv_norm(u, per_hz, rows):  # type: ignore[no-untyped-def]
+def _tv_norm(u, per_hz, rows):
     n_z, n_x, n_y = u.shape
     for row in prange(n_z * n_x):
         z, x = row // n_x, row % n_x
@@ -179,7 +179,7 @@ def _tv_norm(u, per_hz, rows):  # type: ignore[no-untyped-def]
 
 
 @parallel_kernel
-def _data_misfit(projection, views, weights, offset, rows):  # type: ignore[no-untyped-def]
+def _data_misfit(projection, views, weights, offset, rows):
     n_t, n_s, n_y = projection.shape
     for row in prange(n_t * n_s):
         t, s = row // n_s, row % n_s

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gigascope.errors import ShapeError
 from gigascope.kernels.dispatch import backend, check, check_in_place, check_positive
+from gigascope.kernels.library import define
 
 _VOLUME = ("z", "x", "y")
 _DUAL = (3, "z", "x", "y")
@@ -182,7 +183,7 @@ def _check_offset(op: str, offset: Tensor, n_tilts: int) -> None:
         raise ShapeError(f"{op}: offset: expected ({n_tilts},) floating, got {tuple(offset.shape)} {offset.dtype}")
 
 
-@torch.library.custom_op("gigascope::tv_gradient", mutates_args=(), schema="(Tensor u, float hz) -> Tensor")
+@define("tv_gradient", "(Tensor u, float hz) -> Tensor")
 def _gradient(u: Tensor, hz: float) -> Tensor:
     check("gradient", {"u": _VOLUME}, u=u)
     check_positive("gradient", hz=hz)
@@ -194,7 +195,7 @@ def _gradient_meta(u: Tensor, hz: float) -> Tensor:
     return u.new_empty(3, *u.shape)
 
 
-@torch.library.custom_op("gigascope::tv_gradient_adjoint", mutates_args=(), schema="(Tensor p, float hz) -> Tensor")
+@define("tv_gradient_adjoint", "(Tensor p, float hz) -> Tensor")
 def _gradient_adjoint(p: Tensor, hz: float) -> Tensor:
     check("gradient_adjoint", {"p": _DUAL}, p=p)
     check_positive("gradient_adjoint", hz=hz)
@@ -222,11 +223,7 @@ _gradient.register_autograd(_gradient_backward, setup_context=_keep_hz)
 _gradient_adjoint.register_autograd(_gradient_adjoint_backward, setup_context=_keep_hz)
 
 
-@torch.library.custom_op(
-    "gigascope::tv_dual_step_",
-    mutates_args=("p",),
-    schema="(Tensor(a!) p, Tensor ubar, float lam, float sigma, float hz) -> ()",
-)
+@define("tv_dual_step_", "(Tensor(a!) p, Tensor ubar, float lam, float sigma, float hz) -> ()")
 def _dual_step(p: Tensor, ubar: Tensor, lam: float, sigma: float, hz: float) -> None:
     check("dual_step_", {"p": _DUAL, "ubar": _VOLUME}, p=p, ubar=ubar)
     check_positive("dual_step_", sigma=sigma, hz=hz)
@@ -239,10 +236,9 @@ def _dual_step_meta(p: Tensor, ubar: Tensor, lam: float, sigma: float, hz: float
     return None
 
 
-@torch.library.custom_op(
-    "gigascope::tv_primal_step_",
-    mutates_args=("u", "ubar"),
-    schema="(Tensor(a!) u, Tensor(b!) ubar, Tensor p, Tensor atq, Tensor tau, float hz, bool positivity) -> ()",
+@define(
+    "tv_primal_step_",
+    "(Tensor(a!) u, Tensor(b!) ubar, Tensor p, Tensor atq, Tensor tau, float hz, bool positivity) -> ()",
 )
 def _primal_step(u: Tensor, ubar: Tensor, p: Tensor, atq: Tensor, tau: Tensor, hz: float, positivity: bool) -> None:
     shapes = {"u": _VOLUME, "ubar": _VOLUME, "p": _DUAL, "atq": _VOLUME, "tau": ("z", "x")}
@@ -259,10 +255,9 @@ def _primal_step_meta(
     return None
 
 
-@torch.library.custom_op(
-    "gigascope::tv_data_step_",
-    mutates_args=("q",),
-    schema="(Tensor(a!) q, Tensor projection, Tensor views, Tensor weights, Tensor sigma_q, Tensor offset) -> Tensor",
+@define(
+    "tv_data_step_",
+    "(Tensor(a!) q, Tensor projection, Tensor views, Tensor weights, Tensor sigma_q, Tensor offset) -> Tensor",
 )
 def _data_step(
     q: Tensor, projection: Tensor, views: Tensor, weights: Tensor, sigma_q: Tensor, offset: Tensor
@@ -282,7 +277,7 @@ def _data_step_meta(
     return q.new_empty(q.shape[0], dtype=torch.float64)
 
 
-@torch.library.custom_op("gigascope::tv_norm", mutates_args=(), schema="(Tensor u, float hz) -> Tensor")
+@define("tv_norm", "(Tensor u, float hz) -> Tensor")
 def _tv_norm(u: Tensor, hz: float) -> Tensor:
     check("tv_norm", {"u": _VOLUME}, u=u)
     check_positive("tv_norm", hz=hz)
@@ -294,11 +289,7 @@ def _tv_norm_meta(u: Tensor, hz: float) -> Tensor:
     return u.new_empty((), dtype=torch.float64)
 
 
-@torch.library.custom_op(
-    "gigascope::tv_data_misfit",
-    mutates_args=(),
-    schema="(Tensor projection, Tensor views, Tensor weights, Tensor offset) -> Tensor",
-)
+@define("tv_data_misfit", "(Tensor projection, Tensor views, Tensor weights, Tensor offset) -> Tensor")
 def _data_misfit(projection: Tensor, views: Tensor, weights: Tensor, offset: Tensor) -> Tensor:
     shapes = {"projection": _VIEWS, "views": _VIEWS, "weights": _VIEWS}
     check("data_misfit", shapes, projection=projection, views=views, weights=weights)

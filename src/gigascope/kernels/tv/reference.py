@@ -1,4 +1,7 @@
-"""Definition of the total-variation ops in plain torch, in float64; Chambolle and Pock, J. Math. Imaging Vis. 40 (2011)."""
+"""Definition of the total-variation ops in plain torch, in float64.
+
+Chambolle and Pock, J. Math. Imaging Vis. 40, 120 (2011), algorithm 1.
+"""
 
 from __future__ import annotations
 

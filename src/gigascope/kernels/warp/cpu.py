@@ -94,7 +94,7 @@ def _separable(views: Tensor, taps: Tensor, boundary: str) -> Tensor:
 
 
 @parallel_kernel
-def _filter(views, taps, rows, columns, out):  # type: ignore[no-untyped-def]
+def _filter(views, taps, rows, columns, out):
     n_t, n_s, n_y = views.shape
     n_taps = taps.size
     for task in prange(n_t * n_s):
@@ -118,13 +118,13 @@ def _filter(views, taps, rows, columns, out):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _cubic(f):  # type: ignore[no-untyped-def]
+def _cubic(f):
     g = 1 - f
     return g * g * g / 6, (4 - 6 * f * f + 3 * f * f * f) / 6, (4 - 6 * g * g + 3 * g * g * g) / 6, f * f * f / 6
 
 
 @inline_kernel
-def _mirrored(index, n):  # type: ignore[no-untyped-def]
+def _mirrored(index, n):
     if n == 1:
         return 0
     folded = index % (2 * n - 2)
@@ -132,13 +132,13 @@ def _mirrored(index, n):  # type: ignore[no-untyped-def]
 
 
 @inline_kernel
-def _snapped(coordinate):  # type: ignore[no-untyped-def]
+def _snapped(coordinate):
     nearest = np.rint(coordinate)
     return nearest if abs(coordinate - nearest) < SNAP else coordinate
 
 
 @inline_kernel
-def _on_valid(mask, t, r, c, h, w):  # type: ignore[no-untyped-def]
+def _on_valid(mask, t, r, c, h, w):
     """Whether the bilinear footprint of the coordinate is on valid pixels."""
     r0, r1, c0, c1 = math.floor(r), math.ceil(r), math.floor(c), math.ceil(c)
     if r0 < 0 or c0 < 0 or r1 > h - 1 or c1 > w - 1:
@@ -150,7 +150,7 @@ def _on_valid(mask, t, r, c, h, w):  # type: ignore[no-untyped-def]
 
 
 @parallel_kernel
-def _resample_linear(views, matrices, bin, mask, out, valid):  # type: ignore[no-untyped-def]
+def _resample_linear(views, matrices, bin, mask, out, valid):
     n_t, n_0, n_1 = out.shape
     _, h, w = views.shape
     for task in prange(n_t * n_0):
@@ -175,7 +175,7 @@ def _resample_linear(views, matrices, bin, mask, out, valid):  # type: ignore[no
 
 
 @parallel_kernel
-def _resample_cubic(views, matrices, bin, mask, out, valid):  # type: ignore[no-untyped-def]
+def _resample_cubic(views, matrices, bin, mask, out, valid):
     n_t, n_0, n_1 = out.shape
     _, h, w = views.shape
     for task in prange(n_t * n_0):
@@ -201,7 +201,7 @@ def _resample_cubic(views, matrices, bin, mask, out, valid):  # type: ignore[no-
 
 
 @parallel_kernel
-def _translate(  # type: ignore[no-untyped-def]
+def _translate(
     views, rows, row_weights, row_low, row_high, row_on, columns, column_weights, low, high, on, mask, out, valid
 ):
     n_t, n_s, n_y = views.shape
@@ -232,7 +232,7 @@ def _translate(  # type: ignore[no-untyped-def]
 
 
 @parallel_kernel
-def _translate_adjoint(cotangent, rows, row_weights, columns, column_weights, out):  # type: ignore[no-untyped-def]
+def _translate_adjoint(cotangent, rows, row_weights, columns, column_weights, out):
     n_t, n_s, n_y = cotangent.shape
     n_taps = rows.shape[2]
     for t in prange(n_t):
@@ -249,7 +249,7 @@ def _translate_adjoint(cotangent, rows, row_weights, columns, column_weights, ou
 
 
 @parallel_kernel
-def _shift_sums(model, data, weights, rows):  # type: ignore[no-untyped-def]
+def _shift_sums(model, data, weights, rows):
     n_t, n_s, n_y = model.shape
     for task in prange(n_t * n_s):
         t, s = task // n_s, task % n_s

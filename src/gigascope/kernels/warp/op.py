@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gigascope.errors import ShapeError
 from gigascope.kernels.dispatch import backend, check, check_positive, check_table
+from gigascope.kernels.library import define
 
 _VIEWS = ("tilt", "s", "y")
 
@@ -48,8 +49,8 @@ def resample(
     Parameters
     ----------
     views : (tilt, h, w) float32 (float64 on a CPU); for order 3 the coefficients of :func:`spline_coefficients`
-    matrices : (tilt, 2, 3) float64: input array index = M[:, :2] @ (j0, j1) + M[:, 2], where (j0, j1) are array indices of
-        the grid before binning, (n0 bin, n1 bin)
+    matrices : (tilt, 2, 3) float64: input array index = M[:, :2] @ (j0, j1) + M[:, 2], where (j0, j1) are array indices
+        of the grid before binning, (n0 bin, n1 bin)
     shape_out : (n0, n1) after binning; pixel i is the mean of the samples j = i bin .. i bin + bin - 1
     order : 1 (linear) or 3 (cubic spline)
     bin : samples per output pixel and axis
@@ -122,8 +123,8 @@ def shift_sums(model: Tensor, data: Tensor, weights: Tensor) -> Tensor:
 
     Returns
     -------
-    (tilt, 10) float64: sums of w times 1, g_s, g_y, r, g_s g_s, g_s g_y, g_y g_y, g_s r, g_y r, r r, where g are central
-    differences of `model` (one-sided at the borders) and r = model - data. Not centred
+    (tilt, 10) float64: sums of w times 1, g_s, g_y, r, g_s g_s, g_s g_y, g_y g_y, g_s r, g_y r, r r, where g are
+    central differences of `model` (one-sided at the borders) and r = model - data. Not centred
 
     Raises
     ------
@@ -160,15 +161,13 @@ def _contiguous(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask.contiguous()
 
 
-@torch.library.custom_op("gigascope::warp_spline_coefficients", mutates_args=(), schema="(Tensor views) -> Tensor")
+@define("warp_spline_coefficients", "(Tensor views) -> Tensor")
 def _spline_coefficients(views: Tensor) -> Tensor:
     check("spline_coefficients", {"views": _VIEWS}, views=views)
     return _implementation(views).spline_coefficients(views.contiguous())
 
 
-@torch.library.custom_op(
-    "gigascope::warp_gaussian_blur", mutates_args=(), schema="(Tensor views, float sigma) -> Tensor"
-)
+@define("warp_gaussian_blur", "(Tensor views, float sigma) -> Tensor")
 def _gaussian_blur(views: Tensor, sigma: float) -> Tensor:
     check("gaussian_blur", {"views": _VIEWS}, views=views)
     if not sigma >= 0:
@@ -186,10 +185,9 @@ def _gaussian_blur_meta(views: Tensor, sigma: float) -> Tensor:
     return views.new_empty(views.shape)
 
 
-@torch.library.custom_op(
-    "gigascope::warp_resample",
-    mutates_args=(),
-    schema="(Tensor views, Tensor matrices, SymInt[] shape_out, int order, int bin, Tensor? mask) -> (Tensor, Tensor)",
+@define(
+    "warp_resample",
+    "(Tensor views, Tensor matrices, SymInt[] shape_out, int order, int bin, Tensor? mask) -> (Tensor, Tensor)",
 )
 def _resample(
     views: Tensor, matrices: Tensor, shape_out: list[int], order: int, bin: int, mask: Tensor | None
@@ -212,11 +210,7 @@ def _resample_meta(
     return views.new_empty(views.shape[0], *shape_out), views.new_empty(views.shape[0], *shape_out)
 
 
-@torch.library.custom_op(
-    "gigascope::warp_translate",
-    mutates_args=(),
-    schema="(Tensor views, Tensor shifts, int order, Tensor? mask) -> (Tensor, Tensor)",
-)
+@define("warp_translate", "(Tensor views, Tensor shifts, int order, Tensor? mask) -> (Tensor, Tensor)")
 def _translate(views: Tensor, shifts: Tensor, order: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     _check_warp("translate", views, order, mask)
     check_table("translate", "shifts", shifts, (views.shape[0], 2))
@@ -242,11 +236,7 @@ def _translate_backward(ctx, cotangent, _):  # type: ignore[no-untyped-def]
 _translate.register_autograd(_translate_backward, setup_context=_translate_context)
 
 
-@torch.library.custom_op(
-    "gigascope::warp_translate_adjoint",
-    mutates_args=(),
-    schema="(Tensor cotangent, Tensor shifts, int order) -> Tensor",
-)
+@define("warp_translate_adjoint", "(Tensor cotangent, Tensor shifts, int order) -> Tensor")
 def _translate_adjoint(cotangent: Tensor, shifts: Tensor, order: int) -> Tensor:
     return _implementation(cotangent).translate_adjoint(cotangent.contiguous(), shifts.contiguous(), order)
 
@@ -256,9 +246,7 @@ def _translate_adjoint_meta(cotangent: Tensor, shifts: Tensor, order: int) -> Te
     return cotangent.new_empty(cotangent.shape)
 
 
-@torch.library.custom_op(
-    "gigascope::warp_shift_sums", mutates_args=(), schema="(Tensor model, Tensor data, Tensor weights) -> Tensor"
-)
+@define("warp_shift_sums", "(Tensor model, Tensor data, Tensor weights) -> Tensor")
 def _shift_sums(model: Tensor, data: Tensor, weights: Tensor) -> Tensor:
     shapes = {"model": _VIEWS, "data": _VIEWS, "weights": _VIEWS}
     check("shift_sums", shapes, model=model, data=data, weights=weights)

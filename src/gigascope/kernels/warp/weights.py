@@ -65,13 +65,12 @@ def axis_taps(coordinate: Tensor, n: int, order: int) -> tuple[Tensor, Tensor]:
     inside = coordinate.clamp(0, n - 1)
     low = inside.floor()
     fraction = inside - low
+    f, g = fraction, 1 - fraction
     if order == 1:
-        offsets, parts = (0, 1), (1 - fraction, fraction)
+        first, parts = 0, [g, f]
     else:
-        f, g = fraction, 1 - fraction
-        offsets = (-1, 0, 1, 2)
-        parts = (g**3 / 6, (4 - 6 * f**2 + 3 * f**3) / 6, (4 - 6 * g**2 + 3 * g**3) / 6, f**3 / 6)
-    index = torch.stack([mirror(low.long() + offset, n) for offset in offsets], dim=-1)
+        first, parts = -1, [g**3 / 6, (4 - 6 * f**2 + 3 * f**3) / 6, (4 - 6 * g**2 + 3 * g**3) / 6, f**3 / 6]
+    index = torch.stack([mirror(low.long() + first + k, n) for k in range(len(parts))], dim=-1)
     return index, torch.stack(parts, dim=-1)
 
 
