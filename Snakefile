@@ -1,0 +1,18 @@
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/tomography.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    input:
+        flow.pages(),

@@ -1,0 +1,271 @@
+"""The workflow's side of the package: which datasets run, and the paths, needs and commands of their stages.
+
+The rule files are only graph; what they call stands here, where it can be tested. Nothing in here imports torch, and
+what is computed for a stage is kept, since Snakemake asks for it several times per job.
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import importlib
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import Field, ValidationError
+
+from gigascope.config.dataset import Dataset, load_dataset
+from gigascope.config.section import Section, explain
+from gigascope.errors import UserError
+from gigascope.runtime.plan import plan_stage
+from gigascope.runtime.raw_digest import raw_digests
+from gigascope.runtime.resources import Estimate
+from gigascope.stage import Stage, get_stage
+
+# More than any stage makes use of; Snakemake takes it down to the machine's cores, a cluster profile to its own limit.
+MAX_THREADS = 32
+MEMORY_MARGIN = 1.2
+MIN_RUNTIME_MIN = 10
+# Folders under the results root that no dataset may be named after.
+RESERVED = {"scratch"}
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class RunConfig(Section):
+    """config/config.yaml: what one start of Snakemake runs."""
+
+    datasets: str | tuple[str, ...] = Field(description="dataset YAML files, or globs of them")
+    results: str = Field("results", min_length=1, description="folder that results go to")
+    gpus: int = Field(
+        0,
+        ge=0,
+        description="GPUs that a job of a GPU stage asks a cluster for; 0: none, and such a stage takes what is there",
+    )
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """The datasets of one start of Snakemake, and what the rules ask about their stages.
+
+    Attributes
+    ----------
+    results : results folder, as written in the config
+    gpus : see :class:`RunConfig`
+    datasets : by name
+    notes : one line for each dataset that was left out
+    """
+
+    results: str
+    gpus: int
+    datasets: Mapping[str, Dataset]
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def load(config: Mapping[str, Any]) -> Workflow:
+        """Load and check every dataset that Snakemake's `config` names.
+
+        Raises
+        ------
+        UserError : wrong keys, missing files, two datasets of one name
+        """
+        try:
+            run = RunConfig.model_validate(dict(config))
+        except ValidationError as error:
+            text = [f"{'.'.join(map(str, path))}: {why}" for path, why in explain(error, RunConfig)]
+            raise UserError("\n  ".join(text), where="config/config.yaml") from None
+        found: dict[str, tuple[Path, Dataset]] = {}
+        notes = []
+        for path in _dataset_files(run.datasets):
+            dataset = load_dataset(path)
+            if dataset.name in found:
+                raise UserError(
+                    f"two datasets are named {dataset.name}: {found[dataset.name][0]} and {path}.",
+                    do="Give each a name of its own (key `name`).",
+                )
+            if dataset.name in RESERVED:
+                raise UserError(f"a dataset cannot be named {dataset.name}.", where=path, do="Choose another `name`.")
+            absent = _absent_input(dataset) if dataset.optional else None
+            if absent is not None:
+                notes.append(f"{dataset.name} is left out: {absent} is not there ({path} is optional)")
+            else:
+                found[dataset.name] = (path, dataset)
+        return Workflow(run.results, run.gpus, {name: dataset for name, (_, dataset) in found.items()}, tuple(notes))
+
+    # paths
+
+    def result(self, name: str) -> str:
+        """Path pattern of a result of a dataset."""
+        root = self.results.replace("{", "{{").replace("}", "}}")
+        return f"{root}/{{dataset}}/{name}"
+
+    def store(self, name: str) -> str:
+        """Path pattern of a store's root metadata: the last file that a commit puts in place."""
+        return self.result(f"{name}.zarr/zarr.json")
+
+    def stage_config(self, stage: str) -> str:
+        """Path pattern of the frozen config of a stage."""
+        return self.result(f"config/{stage}.json")
+
+    def optional(self, path: str, *, when: str) -> Callable[[Any], str | list[str]]:
+        """Input function: `path` in datasets whose config key `when` (`section.key`) is true, nothing in the others."""
+
+        def paths(wildcards: Any) -> str | list[str]:
+            value = functools.reduce(getattr, when.split("."), self.datasets[wildcards.dataset])
+            return path.format(dataset=wildcards.dataset) if value else []
+
+        return paths
+
+    def figure(self, caption: str, category: str) -> dict[str, Any]:
+        """Where a result stands in Snakemake's own report, and its caption (workflow/report/<caption>.rst)."""
+        return {
+            "caption": f"../report/{caption}.rst",
+            "category": category,
+            "subcategory": "{dataset}",
+            "labels": {"dataset": "{dataset}", "result": caption.replace("_", " ")},
+        }
+
+    def pages(self) -> list[str]:
+        """The report page of every dataset: what a run is for."""
+        return [self.result("report.html").format(dataset=name) for name in self.datasets]
+
+    def raw(self, wildcards: Any) -> list[str]:
+        """Input function: the raw files of a dataset."""
+        return [str(path) for path in _for_snakemake(_raw_files)(self.datasets[wildcards.dataset])]
+
+    # stages
+
+    def plan(self, wildcards: Any) -> str:
+        """Params function of the rule that freezes the config of a stage: its text."""
+        dataset = self.datasets[wildcards.dataset]
+        return _for_snakemake(_plan_text)(dataset, wildcards.stage, Path(self.results))
+
+    def threads(self, stage: str) -> int:
+        """Threads of a stage: many for one that computes, as GPU stages do on a CPU."""
+        return MAX_THREADS if get_stage(stage).gpu else 1
+
+    def resources(self, stage: str) -> dict[str, Callable[..., int]]:
+        """Memory (growing by half with each attempt), time limit in minutes, and GPUs of a stage."""
+        declared = get_stage(stage)
+
+        def estimate(wildcards: Any) -> Estimate | None:
+            return _for_snakemake(_estimate)(self.datasets[wildcards.dataset], declared.name)
+
+        def mem_mb(wildcards: Any, attempt: int) -> int:
+            needs = estimate(wildcards)
+            return 2000 if needs is None else math.ceil(MEMORY_MARGIN * needs.memory / 2**20 * 1.5 ** (attempt - 1))
+
+        def runtime(wildcards: Any, attempt: int) -> int:
+            needs = estimate(wildcards)
+            minutes = 0 if needs is None else math.ceil(3 * needs.seconds / 60)
+            return max(MIN_RUNTIME_MIN, minutes) * attempt
+
+        def gpu(wildcards: Any) -> int:
+            return gpus_asked(self.datasets[wildcards.dataset].device, self.gpus) if declared.gpu else 0
+
+        return {"mem_mb": mem_mb, "runtime": runtime, "gpu": gpu}
+
+    def run(self, stage: str) -> str:
+        """Shell command of a stage; it can be copied out of Snakemake's log and repeated by hand.
+
+        The time limit is named only inside a SLURM job: elsewhere nothing ends the stage at that time.
+        """
+        declared = get_stage(stage)
+        words = ["gigascope", "run", stage, "--config {input.config:q}"]
+        words += [f"--input {name}={{input.{name}:q}}" for name in declared.inputs]
+        # An array that is empty or holds one path: an optional input that is not there leaves no word behind.
+        arrays = [f"{name}=({{input.{name}:q}})" for name in declared.optional_inputs]
+        words += [f'"${{{{{name}[@]/#/--input={name}=}}}}"' for name in declared.optional_inputs]
+        words += [f"--output {name}={{output.{name}:q}}" for name in declared.outputs]
+        scratch = f"{self.results}/scratch".replace("{", "{{").replace("}", "}}").replace("'", "'\\''")
+        words += [f"--scratch '{scratch}'", "${{SLURM_JOB_ID:+--time-limit-min {resources.runtime}}}"]
+        return " ".join([*[f"{array};" for array in arrays], *words, "> {log:q} 2>&1"])
+
+
+def gpus_asked(device: str, gpus: int) -> int:
+    """GPUs that a job of a GPU stage asks for.
+
+    `device: cpu` asks for none and `device: cuda` for at least one. `auto` asks for what config.yaml says, by default
+    none: a cluster without GPUs would never start a job that asks for one.
+    """
+    if device == "cpu":
+        return 0
+    return max(gpus, 1) if device.startswith("cuda") else gpus
+
+
+def bring_own_commands() -> None:
+    """Put this Python's folder first on PATH, so that jobs find `gigascope` where Snakemake runs from."""
+    own = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", "")
+    if path.split(os.pathsep)[0] != own:
+        os.environ["PATH"] = os.pathsep.join([own, path])
+
+
+def _for_snakemake(function: Callable[P, T]) -> Callable[P, T]:
+    """Snakemake prints its own errors in one line; a UserError on its way through it becomes one of them."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> T:
+        try:
+            return function(*arguments, **keywords)
+        except UserError as error:
+            from snakemake_interface_common.exceptions import WorkflowError
+
+            raise WorkflowError(str(error)) from None
+
+    return call
+
+
+load = _for_snakemake(Workflow.load)
+
+
+def _dataset_files(patterns: str | tuple[str, ...]) -> list[Path]:
+    files: dict[Path, None] = {}
+    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+        found = sorted(glob.glob(pattern)) if glob.has_magic(pattern) and not Path(pattern).exists() else [pattern]
+        if not found:
+            raise UserError(
+                f"datasets: no file fits {pattern}.",
+                where="config/config.yaml",
+                do="`gigascope init tomography --name NAME --input FILE` writes a dataset.",
+            )
+        files.update(dict.fromkeys(map(Path, found)))
+    return list(files)
+
+
+def _absent_input(dataset: Dataset) -> str | None:
+    """The input file of a dataset that is not there."""
+    series = dataset.inputs.tilt_series
+    if series is None or Path(series).exists() or (glob.has_magic(series) and glob.glob(series)):
+        return None
+    return series
+
+
+def _chain(dataset: Dataset, module: str) -> Any:
+    """Module of a pipeline: each has one that knows its headers (`plan`) and one that knows its raw files (`raw`)."""
+    return importlib.import_module(f"gigascope.{dataset.pipeline}.{module}")
+
+
+@functools.cache
+def _raw_files(dataset: Dataset) -> tuple[Path, ...]:
+    files: tuple[Path, ...] = _chain(dataset, "raw").raw_files(dataset)
+    return files
+
+
+@functools.cache
+def _plan_text(dataset: Dataset, name: str, results: Path) -> str:
+    stage: Stage = get_stage(name)
+    raw = raw_digests(_raw_files(dataset), results / dataset.name / ".raw.json") if stage.reads_inputs else None
+    return plan_stage(dataset, stage, raw).text()
+
+
+@functools.cache
+def _estimate(dataset: Dataset, name: str) -> Estimate | None:
+    stage = get_stage(name)
+    return None if stage.estimate is None else stage.estimate(dataset, _chain(dataset, "plan").read_header(dataset))

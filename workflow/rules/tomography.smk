@@ -1,0 +1,137 @@
+rule tomography_ingest:
+    input:
+        config=stage_config("tomography.ingest"),
+        raw=ancient(flow.raw),
+    output:
+        tilt_series=store("tilt_series"),
+    log:
+        result("logs/tomography.ingest.log"),
+    benchmark:
+        result("benchmarks/tomography.ingest.tsv")
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("tomography.ingest")
+    resources:
+        **resources("tomography.ingest"),
+    shell:
+        run("tomography.ingest")
+
+
+rule tomography_prealign:
+    input:
+        config=stage_config("tomography.prealign"),
+        tilt_series=store("tilt_series"),
+    output:
+        prealigned=store("prealigned"),
+        shifts=result("prealign_shifts.tsv"),
+        xf=result("prealign.xf"),
+    log:
+        result("logs/tomography.prealign.log"),
+    benchmark:
+        result("benchmarks/tomography.prealign.tsv")
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("tomography.prealign")
+    resources:
+        **resources("tomography.prealign"),
+    shell:
+        run("tomography.prealign")
+
+
+rule tomography_reconstruct:
+    input:
+        config=stage_config("tomography.reconstruct"),
+        tilt_series=store("tilt_series"),
+        prealigned=store("prealigned"),
+    output:
+        tomogram=store("tomogram"),
+        aligned=store("aligned"),
+        shifts=report(result("shifts.tsv"), **figure("shifts", "Tomography")),
+        history=report(result("history.tsv"), **figure("history", "Tomography")),
+        xf=result("shifts.xf"),
+        tlt=result("shifts.tlt"),
+        aln=result("shifts.aln"),
+    log:
+        result("logs/tomography.reconstruct.log"),
+    benchmark:
+        result("benchmarks/tomography.reconstruct.tsv")
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("tomography.reconstruct")
+    resources:
+        **resources("tomography.reconstruct"),
+    shell:
+        run("tomography.reconstruct")
+
+
+rule tomography_halves:
+    input:
+        config=stage_config("tomography.halves"),
+        tilt_series=store("tilt_series"),
+        tomogram=store("tomogram"),
+    output:
+        halves=store("halves"),
+    log:
+        result("logs/tomography.halves.log"),
+    benchmark:
+        result("benchmarks/tomography.halves.tsv")
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("tomography.halves")
+    resources:
+        **resources("tomography.halves"),
+    shell:
+        run("tomography.halves")
+
+
+rule tomography_evaluate:
+    input:
+        config=stage_config("tomography.evaluate"),
+        tilt_series=store("tilt_series"),
+        prealigned=store("prealigned"),
+        tomogram=store("tomogram"),
+        halves=optional(store("halves"), when="halves.enabled"),
+    output:
+        metrics=report(result("metrics.json"), **figure("metrics", "Tomography")),
+        fsc=report(result("fsc.tsv"), **figure("fsc", "Tomography")),
+        frc_views=report(result("frc_views.tsv"), **figure("frc_views", "Tomography")),
+    log:
+        result("logs/tomography.evaluate.log"),
+    benchmark:
+        result("benchmarks/tomography.evaluate.tsv")
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("tomography.evaluate")
+    resources:
+        **resources("tomography.evaluate"),
+    shell:
+        run("tomography.evaluate")
+
+
+# Seconds of work on what is already small: not worth a place in a cluster's queue.
+rule tomography_report:
+    input:
+        config=stage_config("tomography.report"),
+        tilt_series=store("tilt_series"),
+        prealigned=store("prealigned"),
+        tomogram=store("tomogram"),
+        aligned=store("aligned"),
+        history=result("history.tsv"),
+        metrics=result("metrics.json"),
+        fsc=result("fsc.tsv"),
+        frc_views=result("frc_views.tsv"),
+        halves=optional(store("halves"), when="halves.enabled"),
+    output:
+        page=report(result("report.html"), **figure("page", "Tomography")),
+    log:
+        result("logs/tomography.report.log"),
+    benchmark:
+        result("benchmarks/tomography.report.tsv")
+    localrule: True
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("tomography.report")
+    resources:
+        **resources("tomography.report"),
+    shell:
+        run("tomography.report")
