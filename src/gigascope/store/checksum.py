@@ -2,7 +2,7 @@
 
 The table `checksums` (columns `file`, `bytes`, `sha256`) lists every file of the store but the root `zarr.json` and the
 table itself; `sha256sum` gives the same digests. The record in the root attributes holds one digest over this list and
-over all attributes but provenance and statistics, so equal content has an equal digest whenever and by whom it was made.
+over all attributes but provenance and statistics, so equal content has an equal digest whenever it was made.
 """
 
 from __future__ import annotations
@@ -105,15 +105,14 @@ def missing_shards(root: Path, array: zarr.Array) -> list[str]:
     return [name for name in shard_files(array) if not (root / name).is_file()]
 
 
-def read_shard(root: Path, array: zarr.Array, region: Region) -> NDArray:
-    """Read one whole shard, having checked that every chunk in it was written and decodes with its checksum.
+def read_block(root: Path, array: zarr.Array, region: Region) -> NDArray:
+    """Read whole chunks of one shard, having checked that each was written; each is checked against its crc32c.
 
     Raises
     ------
     UserError : missing, a chunk never written, or unreadable
     """
-    shards = array.shards or array.chunks
-    name = shard_file(array, tuple(r.start // shard for r, shard in zip(region, shards)))
+    name = shard_file(array, shard_index(array, region))
     do = "Run the stage that makes it again."
     try:
         n_absent = _absent_chunks(root / name, array, region)
@@ -125,6 +124,11 @@ def read_shard(root: Path, array: zarr.Array, region: Region) -> NDArray:
     # What zarr and its codecs throw at damaged bytes: wrong crc32c or index, or a blosc frame that cannot be decoded.
     except (ValueError, RuntimeError) as error:
         raise UserError(f"the shard cannot be read back ({error}).", where=root / name, do=do) from error
+
+
+def shard_index(array: zarr.Array, region: Region) -> tuple[int, ...]:
+    """Place in the grid of the shard in which `region` begins."""
+    return tuple(r.start // shard for r, shard in zip(region, array.shards or array.chunks))
 
 
 def content_digest(files: list[FileDigest], attributes: Mapping[str, Any]) -> str:
@@ -192,7 +196,7 @@ def _problem(root: Path, expected: FileDigest) -> str | None:
 def _absent_chunks(path: Path, array: zarr.Array, region: Region) -> int:
     """Chunks of `region` that the shard's index says were never written; the index is the last part of the file."""
     if array.shards is None:
-        path.stat()
+        path.stat()  # one chunk per file: present is written
         return 0
     counts = tuple(shard // chunk for shard, chunk in zip(array.shards, array.chunks))
     n_bytes = 16 * math.prod(counts) + 4
@@ -201,5 +205,6 @@ def _absent_chunks(path: Path, array: zarr.Array, region: Region) -> int:
             raise ValueError("it is shorter than its index")
         file.seek(-n_bytes, os.SEEK_END)
         index = np.frombuffer(file.read(n_bytes - 4), "<u8").reshape(*counts, 2)
-    used = tuple(slice(0, -(-(r.stop - r.start) // chunk)) for r, chunk in zip(region, array.chunks))
+    first = [r.start // chunk % count for r, chunk, count in zip(region, array.chunks, counts)]
+    used = tuple(slice(f, f - (r.start - r.stop) // chunk) for f, r, chunk in zip(first, region, array.chunks))
     return int(np.count_nonzero(index[used][..., 0] == _ABSENT))

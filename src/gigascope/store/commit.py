@@ -7,11 +7,12 @@ from it. The completion record is the last thing written. :func:`publish` then m
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -25,8 +26,9 @@ from gigascope.store.checksum import (
     Digester,
     content_digest,
     missing_shards,
-    read_shard,
+    read_block,
     shard_file,
+    shard_index,
     store_files,
     write_checksums,
 )
@@ -34,7 +36,7 @@ from gigascope.store.create import VERSION, ImageWriter, StoreWriter, new_array,
 from gigascope.store.disk import disk_errors, remove, sweep_partial
 from gigascope.store.open import open_store
 from gigascope.store.plan import Region
-from gigascope.store.statistics import Statistics
+from gigascope.store.statistics import Statistics, sample_step
 
 if TYPE_CHECKING:
     import zarr
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 # Snakemake compares files by content below this size, by time above it.
 ROOT_LIMIT = 1_000_000
 _AGAIN = "Run the stage again."
+
+Visit = Callable[[Region, NDArray], None]
 
 _log = logging.getLogger(__name__)
 
@@ -179,68 +183,70 @@ def _require_shards(writer: StoreWriter, members: Mapping[str, list[str]]) -> No
 
 def _finish_image(writer: ImageWriter, labels: Sequence[str], digester: Digester, allow_nan: bool) -> dict[str, Any]:
     """Pyramid and metadata of the image and its labels; returns the image's statistics."""
-    statistics = Statistics(math.prod(writer.shape))
+    step = sample_step(math.prod(writer.shape))
+    blocks: dict[tuple[int, ...], Statistics] = {}
 
     def take_in(region: Region, block: NDArray) -> None:
-        bad = statistics.add(block)
-        if bad is not None and not allow_nan:
-            where = tuple(r.start + i for r, i in zip(region, bad))
-            named = ", ".join(f"{axis} {i}" for axis, i in zip(writer.axes, where))
-            what = f"has the value {block[bad]} at {named}; only finite values may be kept."
+        corner = tuple(r.start for r in region)
+        blocks[corner] = found = Statistics.of(block, step)
+        if found.first_bad is not None and not allow_nan:
+            named = ", ".join(f"{axis} {c + i}" for axis, c, i in zip(writer.axes, corner, found.first_bad))
+            what = f"has the value {block[found.first_bad]} at {named}; only finite values may be kept."
             raise UserError(what, where=writer.path, do="Look at the stage's log and inputs.")
 
     _build_pyramid(writer, "0", pyramid.mean, digester, take_in)
     for name in labels:
         _build_pyramid(writer, f"labels/{name}/0", pyramid.mode, digester, lambda region, block: None)
-    factors = pyramid.level_factors(writer.shape, writer.axes)
-    summary = statistics.summary()
+    statistics = Statistics()
+    for corner in sorted(blocks):  # threads finish in any order, the sum must not depend on it
+        statistics.add(blocks[corner])
+    _write_ome(writer, labels, statistics)
+    return statistics.summary()
+
+
+def _write_ome(writer: ImageWriter, labels: Sequence[str], statistics: Statistics) -> None:
     window = writer.window or statistics.window()
-    extremes = window if summary["min"] is None else (summary["min"], summary["max"])
+    extremes = (statistics.lowest, statistics.highest) if statistics.n_finite else window
     n_channels = writer.shape[writer.axes.index("c")] if "c" in writer.axes else 1
-    common: dict[str, Any] = {"axes": writer.axes, "spacing": writer.spacing, "unit": writer.unit, "factors": factors}
     display = ngff.omero(writer.name, n_channels, extremes, window)
+    common: dict[str, Any] = {
+        "axes": writer.axes,
+        "spacing": writer.spacing,
+        "unit": writer.unit,
+        "factors": pyramid.level_factors(writer.shape, writer.axes),
+    }
     ngff.write_image_metadata(writer.group, name=writer.name, display=display, **common)
     for name in labels:
         ngff.write_image_metadata(writer.group[f"labels/{name}"], name=name, **common)  # type: ignore[arg-type]
     if labels:
         ngff.write_label_list(writer.group["labels"], labels)  # type: ignore[arg-type]
-    return summary
 
 
-def _build_pyramid(
-    writer: ImageWriter, base: str, reduce: pyramid.Reduce, digester: Digester, visit: pyramid.Visit
-) -> None:
-    """Read the full level `base` through, once, and make all coarser levels beside it."""
+def _build_pyramid(writer: ImageWriter, base: str, reduce: pyramid.Reduce, digester: Digester, visit: Visit) -> None:
+    """Read the full level `base` through, once, `visit` its blocks, and make all coarser levels beside it."""
     parent = base.rpartition("0")[0]
     array: zarr.Array = writer.group[base]  # type: ignore[assignment]
-
-    def read(source: zarr.Array, region: Region) -> NDArray:
-        block = _read(writer.path, source, region, digester)
-        if source.path == base:
-            visit(region, block)
-        return block
-
-    factors = pyramid.level_factors(array.shape, writer.axes)
-    for level, step in enumerate(factors, start=1):
+    for level, step in enumerate(pyramid.level_factors(array.shape, writer.axes), start=1):
         plan = plan_of(array).coarser(pyramid.coarser_shape(array.shape, step))
         target = new_array(writer.group, f"{parent}{level}", plan, array.dtype, writer.axes)
-        pyramid.build_level(array, target, step, reduce, read)
+        read = functools.partial(_read, writer.path, array, digester, visit if level == 1 else None)
+        pyramid.build_level(plan_of(array), target, step, reduce, read)
         array = target
-    if not factors:
-        for region in plan_of(array).regions():
-            read(array, region)
+    if array.path == base:
+        _read_through(writer.path, array, digester, visit)
 
 
-def _read_through(root: Path, array: Any, digester: Digester) -> None:
-    for region in plan_of(array).regions():
-        _read(root, array, region, digester)
+def _read_through(root: Path, array: Any, digester: Digester, visit: Visit | None = None) -> None:
+    pyramid.for_each(functools.partial(_read, root, array, digester, visit), plan_of(array).blocks())
 
 
-def _read(root: Path, array: zarr.Array, region: Region, digester: Digester) -> NDArray:
-    shards = array.shards or array.chunks
-    # begun before the shard is decoded: both then read the file while it is in memory
-    digester.add(shard_file(array, tuple(r.start // shard for r, shard in zip(region, shards))))
-    return read_shard(root, array, region)
+def _read(root: Path, array: zarr.Array, digester: Digester, visit: Visit | None, region: Region) -> NDArray:
+    # begun before the block is decoded: the digest then finds the file in memory, or brings it there
+    digester.add(shard_file(array, shard_index(array, region)))
+    block = read_block(root, array, region)
+    if visit is not None:
+        visit(region, block)
+    return block
 
 
 def _check_move(scratch: Path, final: Path) -> None:

@@ -23,6 +23,9 @@ MIB = 1 << 20
 SHARD_TARGET = 128 * MIB
 SHARD_LIMIT = 512 * MIB
 
+# What a pass over an array reads at once: large beside the cost of a read, small enough that several threads hold some.
+BLOCK_TARGET = 16 * MIB
+
 # Edge of a chunk by the number of axes it extends over: about 1 MiB of float32 in a volume, 256 KiB in a view.
 _VOLUME_EDGE = {1: 1 << 18, 2: 512, 3: 64}
 _VIEW_EDGE = {1: 1 << 18, 2: 256}
@@ -64,6 +67,15 @@ class ShardPlan:
     def regions(self) -> Iterator[Region]:
         """Each shard as slices into the array, clipped to its shape, last axis fastest."""
         return shard_regions(self.shape, self.shards)
+
+    def blocks(self, within: Region | None = None) -> Iterator[Region]:
+        """Pieces of whole chunks, about 16 MiB, longest along the last axes, none over two shards: to read at once."""
+        block = list(self.chunks)
+        for axis in reversed(range(len(block))):
+            fits = max(1, BLOCK_TARGET // (math.prod(block) * self.itemsize))
+            block[axis] = min(self.shards[axis], self.chunks[axis] * fits)
+        for shard in shard_regions(self.shape, self.shards, within):
+            yield from shard_regions([s.stop for s in shard], block, shard)
 
     def coarser(self, shape: Sequence[int]) -> ShardPlan:
         """Plan of the next pyramid level of `shape`: shards of the same extent in samples, or the whole axis.

@@ -1,9 +1,12 @@
-"""Coarser levels of an image, made shard by shard: one finer shard and one coarser shard are held at a time."""
+"""Coarser levels of an image, made shard by shard: one coarse shard and a few blocks of the finer level are held."""
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +22,9 @@ SPATIAL_AXES = ("z", "y", "x")
 SMALL = 64
 
 Reduce = Callable[[NDArray, Sequence[int]], NDArray]
-ReadShard = Callable[["zarr.Array", Region], NDArray]
-Visit = Callable[[Region, NDArray], None]
+ReadBlock = Callable[[Region], NDArray]
+
+_THREADS = min(4, os.cpu_count() or 1)
 
 
 def level_factors(shape: Sequence[int], axes: Sequence[str]) -> list[tuple[int, ...]]:
@@ -94,26 +98,41 @@ def mode(block: NDArray, factors: Sequence[int]) -> NDArray:
     return label
 
 
-def build_level(
-    source: zarr.Array, target: zarr.Array, factors: Sequence[int], reduce: Reduce, read: ReadShard
-) -> None:
-    """Fill `target` with `source` reduced by `factors`, reading each shard of `source` once, whole, through `read`.
+def build_level(source: ShardPlan, target: zarr.Array, factors: Sequence[int], reduce: Reduce, read: ReadBlock) -> None:
+    """Fill `target` with the level that is cut as `source`, reduced by `factors`; `read` is given every block once.
+
+    `read` is called from several threads.
 
     Raises
     ------
     ValueError : a target shard is not made of whole source shards
     """
-    source_shards = source.shards or source.chunks
     for region in shard_regions(target.shape, target.shards or target.chunks):
         below = tuple(slice(r.start * f, min(r.stop * f, n)) for r, f, n in zip(region, factors, source.shape))
-        if any(b.start % s or (b.stop % s and b.stop != n) for b, s, n in zip(below, source_shards, source.shape)):
-            raise ValueError(f"level {target.path}: shard at {region} is not made of whole shards of {source.path}")
-        block = np.empty([r.stop - r.start for r in region], target.dtype)
-        for part in shard_regions(source.shape, source_shards, below):
-            corner = [p.start // f - r.start for p, f, r in zip(part, factors, region)]
-            reduced = reduce(read(source, part), factors)
-            block[tuple(slice(c, c + n) for c, n in zip(corner, reduced.shape))] = reduced
-        target[region] = block
+        if any(b.start % s or (b.stop % s and b.stop != n) for b, s, n in zip(below, source.shards, source.shape)):
+            raise ValueError(f"{target.path}: shard at {region} is not made of whole shards {source.shards} below")
+        coarse = np.empty([r.stop - r.start for r in region], target.dtype)
+        fill = functools.partial(_fill, coarse, [b.start for b in below], factors, reduce, read)
+        for_each(fill, source.blocks(below))
+        target[region] = coarse
+
+
+def for_each(work: Callable[[Region], object], regions: Iterable[Region]) -> None:
+    """Call `work` with every region, from a few threads; the first error ends it."""
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="blocks")
+    try:
+        for done in [pool.submit(work, region) for region in regions]:
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _fill(
+    coarse: NDArray, corner: Sequence[int], factors: Sequence[int], reduce: Reduce, read: ReadBlock, part: Region
+) -> None:
+    reduced = reduce(read(part), factors)
+    starts = [(p.start - c) // f for p, c, f in zip(part, corner, factors)]
+    coarse[tuple(slice(start, start + n) for start, n in zip(starts, reduced.shape))] = reduced
 
 
 def _every_second(block: NDArray, axis: int, start: int) -> NDArray:

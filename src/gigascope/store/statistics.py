@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,59 +15,71 @@ SAMPLES = 1_000_000
 WINDOW_PERCENTILES = (0.5, 99.5)
 
 
+def sample_step(n_total: int) -> int:
+    """Distance along the last two axes between the samples kept of an array of `n_total` values."""
+    return max(1, math.ceil(math.sqrt(n_total / SAMPLES)))
+
+
+@dataclass
 class Statistics:
-    """Running statistics; the order of the blocks matters only for the rounding of the mean.
+    """Statistics of one block, or of several added up in a fixed order.
 
     Attributes
     ----------
-    lowest, highest : extremes of the finite values; inf and -inf while there is none
-    n_not_finite : count of NaN and infinite values
+    lowest, highest : extremes of the finite values; inf and -inf where there is none
+    total : float64 sum of the finite values
+    n_finite, n_not_finite : counts
+    first_bad : index in the block of its first value that is not finite
+    samples : finite values at regular places, for the percentiles
     """
 
-    def __init__(self, n_total: int) -> None:
-        self.lowest = math.inf
-        self.highest = -math.inf
-        self.n_not_finite = 0
-        self._sum = 0.0
-        self._count = 0
-        self._step = max(1, math.ceil(math.sqrt(n_total / SAMPLES)))
-        self._samples: list[NDArray] = []
+    lowest: float = math.inf
+    highest: float = -math.inf
+    total: float = 0.0
+    n_finite: int = 0
+    n_not_finite: int = 0
+    first_bad: tuple[int, ...] | None = None
+    samples: list[NDArray] = field(default_factory=list)
 
-    def add(self, block: NDArray) -> tuple[int, ...] | None:
-        """Take a block in; returns the index within it of its first value that is not finite, None if all are."""
-        first = None
+    @classmethod
+    def of(cls, block: NDArray, step: int) -> Self:
+        """Statistics of a block that is not empty, every `step`-th sample kept along its last two axes."""
         lowest, highest = block.min(), block.max()
-        # Extremes and their NaN tell of everything that is not finite, without a pass of its own.
+        sample = block[..., ::step, ::step] if block.ndim > 1 else block[::step]
+        first_bad, n_bad = None, 0
+        # A NaN anywhere is in both extremes, an infinity in one: no pass of its own for blocks in order.
         if not (np.isfinite(lowest) and np.isfinite(highest)):
-            bad = ~np.isfinite(block)
-            first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
-            self.n_not_finite += int(np.count_nonzero(bad))
-            block = np.where(bad, np.nan, block)
-            if bad.all():
-                return first
-            lowest, highest = np.nanmin(block), np.nanmax(block)
-            self._sum += float(np.nansum(block, dtype=np.float64))
-            self._count += int(bad.size - np.count_nonzero(bad))
-        else:
-            # float64 sum: a float32 sum of 2^30 values loses the mean's fourth digit
-            self._sum += float(block.sum(dtype=np.float64))
-            self._count += block.size
-        self.lowest = min(self.lowest, float(lowest))
-        self.highest = max(self.highest, float(highest))
-        sample = block[..., :: self._step, :: self._step] if block.ndim > 1 else block[:: self._step]
-        self._samples.append(sample[np.isfinite(sample)].ravel())
-        return first
+            finite = np.isfinite(block)
+            first_bad = tuple(int(i) for i in np.unravel_index(int(finite.argmin()), block.shape))
+            n_bad = block.size - int(np.count_nonzero(finite))
+            sample = sample[np.isfinite(sample)]
+            block = block[finite]
+            if not block.size:
+                return cls(n_not_finite=n_bad, first_bad=first_bad)
+            lowest, highest = block.min(), block.max()
+        # float64 sum: in float32 the mean of 2^30 values loses its fourth digit
+        total = float(block.sum(dtype=np.float64))
+        return cls(float(lowest), float(highest), total, block.size, n_bad, first_bad, [sample.flatten()])
+
+    def add(self, other: Statistics) -> None:
+        """Take in the statistics of a further block."""
+        self.lowest = min(self.lowest, other.lowest)
+        self.highest = max(self.highest, other.highest)
+        self.total += other.total
+        self.n_finite += other.n_finite
+        self.n_not_finite += other.n_not_finite
+        self.samples += other.samples
 
     def summary(self) -> dict[str, Any]:
         """`min`, `max`, `mean` of the finite values (None where there is none) and `not_finite`, as JSON values."""
-        if not self._count:
+        if not self.n_finite:
             return {"min": None, "max": None, "mean": None, "not_finite": self.n_not_finite}
-        mean = self._sum / self._count
+        mean = self.total / self.n_finite
         return {"min": self.lowest, "max": self.highest, "mean": mean, "not_finite": self.n_not_finite}
 
     def window(self) -> tuple[float, float]:
         """Darkest and brightest value to show: robust percentiles, never of zero width."""
-        samples = np.concatenate(self._samples) if self._samples else np.zeros(0)
+        samples = np.concatenate(self.samples) if self.samples else np.zeros(0)
         if not samples.size:
             return 0.0, 1.0
         low, high = (float(value) for value in np.percentile(samples.astype(np.float64), WINDOW_PERCENTILES))

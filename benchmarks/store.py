@@ -1,0 +1,145 @@
+"""Speed of the store beside plain Zarr and a plain file: a sharded float32 volume written, completed, read, verified.
+
+    python benchmarks/store.py [--gib 2] [--quick] [--folder DIR] [--json FILE]
+
+Every shard is written from the same block in memory, so that only the store is measured. Methods take turns, and each
+number is the median of the rounds. `ratio` is the time over that of plain Zarr with the same chunks, shards and codecs
+(writing, for the steps that Zarr does not have). `finish` reads all back, checks it, digests it and adds the pyramid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import zarr
+from scipy.ndimage import uniform_filter
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from gigascope.store.checksum import verify
+from gigascope.store.commit import finish
+from gigascope.store.create import create_image
+from gigascope.store.open import open_store
+from gigascope.store.plan import Region, ShardPlan, shard_plan
+
+PLANE = (1024, 1024)
+DTYPE = np.dtype(np.float32)
+CASES = ("write", "finish", "read", "verify")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gib", type=float, default=2.0, help="size of the volume, default 2")
+    parser.add_argument("--quick", action="store_true", help="256 MiB, one round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="disk to write on; default: the system's temporary folder")
+    parser.add_argument("--json", type=Path, help="also write the table here")
+    args = parser.parse_args()
+    n_bytes = (256 << 20) if args.quick else int(args.gib * (1 << 30))
+    shape = (max(1, n_bytes // (PLANE[0] * PLANE[1] * DTYPE.itemsize)), *PLANE)
+    plan = shard_plan(shape, DTYPE)
+    times = measure(plan, 1 if args.quick else args.rounds, args.folder)
+    gib = np.prod(shape) * DTYPE.itemsize / (1 << 30)
+    print(f"{gib:.2f} GiB float32 {shape}, chunks {plan.chunks}, {plan.n_shards} shards of {plan.shards}")
+    print(f"{'step':<8}{'method':<28}{'s':>8}{'MiB/s':>9}{'ratio':>7}")
+    rows = []
+    for (case, method), seconds in times.items():
+        median = statistics.median(seconds)
+        ratio = median / statistics.median(times.get((case, "zarr"), times["write", "zarr"]))
+        print(f"{case:<8}{method:<28}{median:>8.2f}{gib * 1024 / median:>9.0f}{ratio:>7.2f}")
+        rows.append({"case": case, "method": method, "metric": "time", "value": median, "unit": "s"})
+        rows.append({"case": case, "method": method, "metric": "time over plain zarr", "value": ratio, "unit": "1"})
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(plan: ShardPlan, rounds: int, parent: Path | None) -> dict[tuple[str, str], list[float]]:
+    """Seconds of each step and method, one number per round."""
+    block = specimen(tuple(min(n, shard) for n, shard in zip(plan.shape, plan.shards)))
+    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(dir=parent, prefix="gigascope-benchmark-") as name:
+            for (case, method), work in steps(Path(name), plan, block).items():
+                begun = time.perf_counter()
+                work()
+                times[case, method].append(time.perf_counter() - begun)
+    for written, finished in zip(times["write", "store"], times["finish", "store"]):
+        times["write", "store, finish included"].append(written + finished)
+    return dict(sorted(times.items(), key=lambda item: CASES.index(item[0][0])))
+
+
+def steps(folder: Path, plan: ShardPlan, block: np.ndarray) -> dict[tuple[str, str], Callable[[], object]]:
+    """What is timed, in the order in which it must be done."""
+    file, same, own, path = (folder / name for name in ("file", "same.zarr", "own.zarr", "store.zarr"))
+    return {
+        ("write", "plain file"): lambda: write_file(file, plan, block),
+        ("read", "plain file"): lambda: read_file(file, plan, block),
+        ("write", "zarr"): lambda: write_zarr(same, plan, block, same=True),
+        ("read", "zarr"): lambda: read_shards(zarr.open_array(same, mode="r"), plan),
+        ("write", "zarr, its default codec"): lambda: write_zarr(own, plan, block, same=False),
+        ("read", "zarr, its default codec"): lambda: read_shards(zarr.open_array(own, mode="r"), plan),
+        ("write", "store"): lambda: write_store(path, plan, block),
+        ("finish", "store"): lambda: finish(path, {}),
+        ("read", "store"): lambda: read_shards(open_store(path).array(), plan),
+        ("verify", "store"): lambda: verify(path),
+    }
+
+
+def specimen(shape: tuple[int, ...]) -> np.ndarray:
+    """Something to compress: structure of a few voxels under noise."""
+    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    return uniform_filter(noise, 3) + np.float32(0.2) * noise
+
+
+def blocks(plan: ShardPlan, block: np.ndarray) -> Iterator[tuple[Region, np.ndarray]]:
+    """Each shard region with as much of the block as fits it."""
+    for region in plan.regions():
+        yield region, block[tuple(slice(0, r.stop - r.start) for r in region)]
+
+
+def write_file(path: Path, plan: ShardPlan, block: np.ndarray) -> None:
+    with path.open("wb") as file:
+        for _, part in blocks(plan, block):
+            file.write(np.ascontiguousarray(part))
+
+
+def read_file(path: Path, plan: ShardPlan, block: np.ndarray) -> None:
+    with path.open("rb") as file:
+        for _, part in blocks(plan, block):
+            file.readinto(np.empty(part.shape, part.dtype))
+
+
+def write_zarr(path: Path, plan: ShardPlan, block: np.ndarray, *, same: bool) -> None:
+    codecs = [BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=DTYPE.itemsize), Crc32cCodec()]
+    array = zarr.create_array(
+        path,
+        shape=plan.shape,
+        dtype=DTYPE,
+        chunks=plan.chunks,
+        shards=plan.shards,
+        compressors=codecs if same else "auto",
+    )
+    for region, part in blocks(plan, block):
+        array[region] = part
+
+
+def write_store(path: Path, plan: ShardPlan, block: np.ndarray) -> None:
+    writer = create_image(path, shape=plan.shape, dtype=DTYPE, axes=("z", "y", "x"), plan=plan)
+    for region, part in blocks(plan, block):
+        writer[region] = part
+
+
+def read_shards(array: zarr.Array, plan: ShardPlan) -> None:
+    for region in plan.regions():
+        array[region]
+
+
+if __name__ == "__main__":
+    main()
