@@ -1,0 +1,132 @@
+"""One level of the joint solve on its device: volumes of all groups, shifted views, and the sums an update needs.
+
+Host arrays are in the order of the views (ascending tilt); on the device the views of a group lie together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gigascope.kernels import warp
+from gigascope.tomography import masks
+from gigascope.tomography.alignment import AlignParameters
+from gigascope.tomography.levels import LevelViews
+from gigascope.tomography.primal_dual import PrimalDual
+from gigascope.tomography.residual import Residual, group_order, interleaved, residual_sums
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What leaves the device in one update.
+
+    Parameters
+    ----------
+    sums : (tilt, 10) float64, see `kernels.warp.shift_sums`
+    residual : leave-group-out residual per view
+    objective : summed over groups
+    """
+
+    sums: F64
+    residual: Residual
+    objective: float
+
+
+class LevelSolve:
+    """The primal-dual problem of one level and its data under the present shifts.
+
+    Parameters
+    ----------
+    views, valid : (tilt, s, y) at bin 1, views in use, ascending tilt
+    tilt : (tilt,) radians
+    noise : (tilt,) relative noise variance, mean 1
+    factor : bin of the level
+    shape : (z, x, y) of the volume at bin 1
+    hz, extent : as for :class:`JointSolver`
+    parameters : tunables
+    """
+
+    def __init__(
+        self,
+        views: Tensor,
+        valid: Tensor,
+        tilt: F64,
+        noise: F64,
+        *,
+        factor: int,
+        shape: tuple[int, int, int],
+        hz: float,
+        extent: str,
+        parameters: AlignParameters,
+    ) -> None:
+        self.factor, self._device = factor, views.device
+        groups = interleaved(len(tilt), parameters.groups)
+        self._order = group_order(groups)
+        order = torch.from_numpy(self._order).to(self._device)
+        self._data = LevelViews(views[order], valid[order], factor, parameters.smooth, parameters.order)
+        angles = torch.from_numpy(tilt[self._order]).to(self._device)
+        n_z, n_x, n_y = (n // factor for n in shape)
+        self.problem = PrimalDual(
+            angles,
+            [len(group) for group in groups],
+            (n_z, n_x, n_y),
+            self._data.shape[0],
+            hz=hz,
+            lam=parameters.lam * factor,
+            constants=extent != "object",
+            positivity=parameters.positivity,
+            dtype=views.dtype,
+        )
+        self._full = masks.full_rays(angles, self._data.shape[0], (n_z, n_x), hz, extent).to(views.dtype)
+        self._precision = 1 / noise[self._order]
+        self._smooth = parameters.smooth
+
+    def set_shifts(self, shifts: F64, good: NDArray[np.bool_]) -> F64:
+        """Resample the views under shifts (tilt, 2) in raw pixels; flagged views get no weight in the volume.
+
+        Returns
+        -------
+        (tilt,) unmasked area of each view in raw pixels
+        """
+        moved = torch.from_numpy(shifts[self._order] / self.factor).to(self._device)
+        data, self._blurred, valid = self._data.at(moved)
+        self._mask = valid * self._full[:, :, None]
+        in_volume = torch.from_numpy(self._precision * good[self._order])
+        self.problem.set_data(data, self._mask * in_volume.to(data)[:, None, None])
+        area = self._mask.sum(dim=(1, 2), dtype=torch.float64) * self.factor**2
+        return self._sorted(area.cpu().numpy())
+
+    def measure(self) -> Measurement:
+        """Compare every view with the volumes of the other groups."""
+        model = self.problem.left_out_projections()
+        precision = torch.from_numpy(self._precision).to(model)[:, None, None]
+        fit = residual_sums(model, self.problem.views, self._mask * precision)
+        blurred = warp.gaussian_blur(model, self._smooth) if self._smooth > 0 else model
+        sums = warp.shift_sums(blurred, self._blurred, self._mask)
+        objective = self.problem.objective().expand(len(sums), 1)
+        table = self._sorted(torch.cat([sums, fit, objective], dim=1).cpu().numpy())
+        return Measurement(table[:, :10], Residual(table[:, 10], table[:, 11]), float(table[0, 12]))
+
+    def offsets(self) -> F64:
+        """(tilt,) constants o_i in units of the data."""
+        return self._sorted(self.problem.o.cpu().numpy())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Volumes and duals; the data follow from the shifts."""
+        return self.problem.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.problem.load_state_dict(state)
+
+    def _sorted(self, rows: F64) -> F64:
+        result = np.empty_like(rows)
+        result[self._order] = rows
+        return result

@@ -1,0 +1,81 @@
+"""Resolution levels of the joint solve: which bins, and how views, masks and volumes change between them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gigascope.kernels import warp
+from gigascope.tomography.geometry import level_shape
+from gigascope.tomography.masks import weighted_mean
+
+
+def bin_views(views: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Block mean of the valid samples; a block counts when at least half of its samples do.
+
+    Parameters
+    ----------
+    views : (tilt, s, y) float32
+    valid : (tilt, s, y) bool or 0/1
+    factor : bin, dividing s and y
+
+    Returns
+    -------
+    (views, valid) at the level: float32 and uint8, (tilt, s / factor, y / factor)
+
+    Raises
+    ------
+    ShapeError : s or y is not a multiple of the bin
+    """
+    n_s, n_y = level_shape(tuple(views.shape[1:]), factor)
+    if factor == 1:
+        return views.contiguous(), valid.to(torch.uint8)
+    blocks = (len(views), n_s, factor, n_y, factor)
+    mask = valid.to(views.dtype)
+    count = mask.reshape(blocks).sum(dim=(2, 4))
+    total = (views * mask).reshape(blocks).sum(dim=(2, 4))
+    return total / count.clamp_min(1.0), (2 * count >= factor * factor).to(torch.uint8)
+
+
+def bin_volume(volume: Tensor, factor: int) -> Tensor:
+    """Density of the level from that of bin 1: block mean, times the bin because a voxel is longer; (z, x, y)."""
+    n_z, n_x, n_y = level_shape(tuple(volume.shape), factor)
+    blocks = volume.reshape(n_z, factor, n_x, factor, n_y, factor)
+    return blocks.mean(dim=(1, 3, 5)) * factor
+
+
+def upsample_volume(volume: Tensor, factor: int) -> Tensor:
+    """Start of a finer level: linear interpolation of (..., z, x, y), divided by the bin ratio; centres stay."""
+    lead = volume.shape[:-3]
+    fine = torch.nn.functional.interpolate(
+        volume.reshape(-1, 1, *volume.shape[-3:]), scale_factor=factor, mode="trilinear", align_corners=False
+    )
+    return (fine / factor).reshape(*lead, *fine.shape[-3:])
+
+
+class LevelViews:
+    """The views of one level and what they look like under given shifts; unshifted views are resampled once.
+
+    Parameters
+    ----------
+    views, valid : (tilt, s, y) at bin 1, the views of the solve in its order
+    factor : bin of the level
+    smooth : sigma in level pixels of the Gaussian that shift updates see
+    order : of the interpolation, 1 or 3
+    """
+
+    def __init__(self, views: Tensor, valid: Tensor, factor: int, smooth: float, order: int) -> None:
+        binned, self.mask = bin_views(views, valid, factor)
+        mask = self.mask.to(binned.dtype)
+        binned = torch.where(self.mask > 0, binned, weighted_mean(binned, mask).to(binned.dtype)[:, None, None])
+        blurred = warp.gaussian_blur(binned, smooth) if smooth > 0 else binned
+        self.order, self.smooth = order, smooth
+        self.views = warp.spline_coefficients(binned) if order == 3 else binned
+        self.blurred = warp.spline_coefficients(blurred) if order == 3 else blurred
+        self.shape = tuple(binned.shape[1:])
+
+    def at(self, shifts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Views, blurred views and their validity (float32 0/1) under shifts (tilt, 2) in level pixels."""
+        data, valid = warp.translate(self.views, shifts, self.order, self.mask)
+        blurred, _ = warp.translate(self.blurred, shifts, self.order, None)
+        return data, blurred, valid

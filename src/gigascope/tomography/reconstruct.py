@@ -1,0 +1,305 @@
+"""Tomograms from aligned views with fixed shifts: total variation, weighted backprojection, SIRT and CGLS.
+
+All four use one projector and its exact adjoint. Views are aligned beforehand in one resampling; a sample counts by its
+weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from gigascope.errors import ShapeError
+from gigascope.kernels import projector
+from gigascope.tomography.primal_dual import PrimalDual
+from gigascope.tomography.residual import Residual, group_order, interleaved, residual_sums
+
+# iterations between two looks at the objective, which costs one projection
+LOOK_EVERY = 10
+
+
+@dataclass(frozen=True)
+class ReconstructParameters:
+    """Tunables of a reconstruction with fixed shifts.
+
+    Parameters
+    ----------
+    lam : weight of the total variation, for data of unit standard deviation at bin 1
+    iterations : primal-dual iterations at most
+    tol : ends when the objective changed less than this fraction over 10 iterations
+    positivity : keep the tomogram at or above 0
+    """
+
+    lam: float = 0.1
+    iterations: int = 100
+    tol: float = 1e-4
+    positivity: bool = False
+
+
+@dataclass(frozen=True)
+class ReconstructUpdate:
+    """A row of the history: `iteration` done so far, `objective`, and its relative `change` over 10 iterations."""
+
+    iteration: int
+    objective: float
+    change: float
+
+
+class TvSolver:
+    """Total-variation tomogram of aligned views; stops every 10 iterations and can be continued elsewhere.
+
+    Parameters
+    ----------
+    views, weights : (tilt, s, y) float32, aligned; ascending tilt
+    tilt : (tilt,) radians
+    shape : (z, x, y) of the tomogram
+    constants : (tilt,) constants o_i of the views, for a section from the joint solve; none: solved here if `solve`
+    solve : solve one constant per view (section)
+    start : (z, x, y) to start from; none: zero
+    hz : voxel size in z over voxel size in x
+    parameters : tunables
+
+    Raises
+    ------
+    ShapeError : shapes disagree
+    """
+
+    def __init__(
+        self,
+        views: Tensor,
+        weights: Tensor,
+        tilt: ArrayLike,
+        *,
+        shape: tuple[int, int, int],
+        solve: bool,
+        constants: ArrayLike | None = None,
+        start: Tensor | None = None,
+        hz: float = 1.0,
+        parameters: ReconstructParameters | None = None,
+    ) -> None:
+        self.parameters = parameters or ReconstructParameters()
+        angles = _angles(tilt, views, weights, shape)
+        self.problem = PrimalDual(
+            angles,
+            [len(angles)],
+            shape,
+            views.shape[1],
+            hz=hz,
+            lam=self.parameters.lam,
+            constants=solve and constants is None,
+            positivity=self.parameters.positivity,
+            dtype=views.dtype,
+        )
+        if constants is not None:
+            offsets = torch.as_tensor(np.asarray(constants), dtype=views.dtype, device=views.device)
+            # A u + o - b = A u - (b - o)
+            views = views - offsets[:, None, None]
+        self.problem.set_data(views, weights)
+        if start is not None:
+            self.problem.u[0].copy_(start)
+            self.problem.ubar.copy_(self.problem.u)
+        self.iteration = 0
+        self.history: list[ReconstructUpdate] = []
+
+    @property
+    def volume(self) -> Tensor:
+        """(z, x, y) tomogram as it stands."""
+        return self.problem.u[0]
+
+    @property
+    def offsets(self) -> Tensor:
+        """(tilt,) float64 constants solved here."""
+        return self.problem.o
+
+    def run(self) -> Tensor:
+        """All iterations that are left, then the tomogram."""
+        for _ in self.updates():
+            pass
+        return self.volume
+
+    def updates(self) -> Iterator[ReconstructUpdate]:
+        """Go on to the end, one record per 10 iterations."""
+        while not self._finished():
+            n = min(LOOK_EVERY, self.parameters.iterations - self.iteration)
+            self.problem.iterate(n)
+            self.iteration += n
+            objective = float(self.problem.objective())
+            last = self.history[-1].objective if self.history else math.inf
+            change = abs(last - objective) / max(abs(objective), math.ulp(0.0)) if math.isfinite(last) else math.inf
+            self.history.append(ReconstructUpdate(self.iteration, objective, change))
+            yield self.history[-1]
+
+    def _finished(self) -> bool:
+        converged = bool(self.history) and self.history[-1].change < self.parameters.tol
+        return converged or self.iteration >= self.parameters.iterations
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a solver of the same inputs needs to go on exactly from here."""
+        rows = [asdict(row) for row in self.history]
+        return {"iteration": self.iteration, "history": rows, "volumes": self.problem.state_dict()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.iteration = saved["iteration"]
+        self.history = [ReconstructUpdate(**row) for row in saved["history"]]
+        self.problem.load_state_dict(saved["volumes"])
+
+
+def group_residual(
+    views: Tensor,
+    weights: Tensor,
+    tilt: ArrayLike,
+    *,
+    shape: tuple[int, int, int],
+    solve: bool,
+    groups: int = 2,
+    hz: float = 1.0,
+    parameters: ReconstructParameters | None = None,
+) -> Residual:
+    """Leave-group-out residual rho of aligned views: every view against the tomogram of the other groups.
+
+    Parameters
+    ----------
+    views, weights : (tilt, s, y) float32, aligned; ascending tilt
+    tilt : (tilt,) radians
+    shape : (z, x, y)
+    solve : one constant per view (section)
+    groups : interleaved groups, 2 for the half-set residual
+    hz : voxel size in z over voxel size in x
+    parameters : tunables; `tol` is not used
+    """
+    parameters = parameters or ReconstructParameters()
+    angles = _angles(tilt, views, weights, shape)
+    members = interleaved(len(angles), groups)
+    order = torch.from_numpy(group_order(members)).to(views.device)
+    problem = PrimalDual(
+        angles[order],
+        [len(group) for group in members],
+        shape,
+        views.shape[1],
+        hz=hz,
+        lam=parameters.lam,
+        constants=solve,
+        positivity=parameters.positivity,
+        dtype=views.dtype,
+    )
+    problem.set_data(views[order], weights[order])
+    problem.iterate(parameters.iterations)
+    sums = torch.empty(len(angles), 2, dtype=torch.float64, device=views.device)
+    sums[order] = residual_sums(problem.left_out_projections(), problem.views, problem.weights)
+    misfit, power = sums.cpu().numpy().T
+    return Residual(misfit.copy(), power.copy())
+
+
+def weighted_backprojection(
+    views: Tensor, weights: Tensor, tilt: ArrayLike, *, shape: tuple[int, int, int], hz: float = 1.0
+) -> Tensor:
+    """Filtered backprojection: ramp with Hamming roll-off, angular spacing, adjoint; (z, x, y) float32.
+
+    Parameters
+    ----------
+    views, weights : (tilt, s, y) float32, aligned; samples without weight count as the view's mean
+    tilt : (tilt,) radians, ascending
+    shape : (z, x, y)
+    hz : voxel size in z over voxel size in x
+    """
+    angles = _angles(tilt, views, weights, shape)
+    n_s = views.shape[1]
+    padded = 2 ** math.ceil(math.log2(2 * n_s))
+    frequency = torch.fft.rfftfreq(padded, dtype=torch.float64, device=views.device)
+    ramp = frequency * (0.54 + 0.46 * torch.cos(2 * math.pi * frequency))
+    known = weights > 0
+    count = known.sum(dim=(1, 2)).clamp_min(1)
+    mean = (views * known).sum(dim=(1, 2)) / count
+    data = torch.where(known, views - mean[:, None, None], torch.zeros_like(views))
+    spectrum = torch.fft.rfft(data, n=padded, dim=1) * ramp.to(views.dtype)[None, :, None]
+    filtered = torch.fft.irfft(spectrum, n=padded, dim=1)[:, :n_s]
+    step = torch.gradient(angles)[0] if len(angles) > 1 else torch.full_like(angles, math.pi)
+    used = (known.sum(dim=(1, 2)) > 0).to(views.dtype)
+    filtered = filtered * (step.to(views.dtype) * used)[:, None, None]
+    # the adjoint's weights over s add up to hz per voxel and view
+    return projector.backproject(filtered.contiguous(), angles, shape[:2], hz) / hz
+
+
+def sirt(
+    views: Tensor,
+    weights: Tensor,
+    tilt: ArrayLike,
+    *,
+    shape: tuple[int, int, int],
+    iterations: int = 30,
+    hz: float = 1.0,
+    positivity: bool = False,
+) -> Tensor:
+    """Simultaneous iterative reconstruction, u <- u + C^-1 A^T w R^-1 (b - A u); (z, x, y) float32.
+
+    Parameters
+    ----------
+    views, weights : (tilt, s, y) float32, aligned, weights 0 or 1
+    tilt : (tilt,) radians
+    shape : (z, x, y)
+    iterations : steps from zero
+    hz : voxel size in z over voxel size in x
+    positivity : clip at 0 after each step
+    """
+    angles = _angles(tilt, views, weights, shape)
+    n_s = views.shape[1]
+    rows = projector.row_sums(angles, n_s, shape[:2], hz).to(views.dtype)
+    columns = projector.column_sums(angles, n_s, shape[:2], hz).to(views.dtype)
+    row_weight = weights * torch.where(rows > 0, 1 / rows.clamp_min(1e-6), torch.zeros_like(rows))[:, :, None]
+    step = torch.where(columns > 0, 1 / columns.clamp_min(1e-6), torch.zeros_like(columns))[:, :, None]
+    u = torch.zeros(shape, dtype=views.dtype, device=views.device)
+    for _ in range(iterations):
+        residual = row_weight * (views - projector.project(u, angles, n_s, hz))
+        u += step * projector.backproject(residual, angles, shape[:2], hz)
+        if positivity:
+            u.clamp_min_(0.0)
+    return u
+
+
+def cgls(
+    views: Tensor,
+    weights: Tensor,
+    tilt: ArrayLike,
+    *,
+    shape: tuple[int, int, int],
+    solve: bool,
+    iterations: int = 15,
+    hz: float = 1.0,
+) -> Tensor:
+    """Conjugate gradients on the weighted normal equations from zero; (z, x, y) float32.
+
+    Parameters
+    ----------
+    views, weights : (tilt, s, y) float32, aligned
+    tilt : (tilt,) radians
+    shape : (z, x, y)
+    solve : one unknown constant per view (section), eliminated exactly
+    iterations : steps; more of them fit more noise
+    hz : voxel size in z over voxel size in x
+    """
+    angles = _angles(tilt, views, weights, shape)
+    problem = PrimalDual(
+        angles, [len(angles)], shape, views.shape[1], hz=hz, lam=0.0, constants=solve, dtype=views.dtype
+    )
+    problem.set_data(views, weights)
+    problem.start_least_squares(iterations)
+    return problem.u[0]
+
+
+def _angles(tilt: ArrayLike, views: Tensor, weights: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Angles on the device of the views, after a look at the shapes."""
+    angles = torch.as_tensor(np.asarray(tilt, dtype=np.float64), device=views.device)
+    if angles.shape != views.shape[:1] or weights.shape != views.shape or shape[2] != views.shape[2]:
+        raise ShapeError(
+            f"views {tuple(views.shape)}, weights {tuple(weights.shape)}, {len(angles)} angles, tomogram {shape}: "
+            "expected one angle per view, one weight per sample and as many slices as rows along the axis"
+        )
+    return angles
