@@ -29,3 +29,16 @@ if TYPE_CHECKING:
 )
 def tomography_report(ctx: Context, cfg: TomographyReport) -> None:
     """Write the page that a person looks at first: pictures, numbers with units, warnings, what was done."""
+    from gigascope.report.tomography import tomography_page
+    from gigascope.report.tomography_result import load
+
+    names = ["tilt_series", "prealigned", "tomogram", "aligned", *(["halves"] if ctx.has("halves") else [])]
+    result = load(
+        ctx.dataset,
+        {name: ctx.open(name) for name in names},
+        **{name: ctx.input_path(name) for name in ("history", "metrics", "fsc", "frc_views")},
+    )
+    page = tomography_page(result, cfg.picture_px)
+    path = ctx.path("page")
+    path.write_text(page, encoding="utf-8")
+    ctx.log.info("report of %.2f MB", path.stat().st_size / 1e6)

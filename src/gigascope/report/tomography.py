@@ -1,0 +1,105 @@
+"""The page of a tilt series: what its stores, tables and metrics are turned into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gigascope.report import tomography_plots as plots
+from gigascope.report import tomography_slices as slices
+from gigascope.report import tomography_words as words
+from gigascope.report.page import (
+    Html,
+    Page,
+    details,
+    heading,
+    join,
+    paragraph,
+    plain,
+    quantity,
+    table,
+    tag,
+    tiles,
+    warnings,
+)
+from gigascope.report.records import reproduce, what_was_done
+
+if TYPE_CHECKING:
+    from gigascope.report.tomography_result import TomographyResult, Views
+    from gigascope.store.open import StoreReader
+
+def tomography_page(result: TomographyResult, picture_px: int = 720) -> str:
+    """The whole page as HTML text.
+
+    Parameters
+    ----------
+    picture_px : longest side of a slice's picture, samples
+    """
+    views = result.views()
+    notes = words.all_warnings(result, views)
+    page = Page(
+        title=result.name,
+        kind="Tomography report",
+        summary=words.summary(result, views),
+        footer=words.footer(result),
+    )
+    first = tag(
+        "div",
+        slices.tomogram_figure(result, picture_px),
+        tag("div", tiles(words.headlines(result, views)), _first_warnings(notes)),
+        class_="first",
+    )
+    page.add("Tomogram", first, anchor="tomogram")
+    if len(notes) > 2:
+        page.add("What to know before trusting it", warnings(notes, ""), anchor="warnings")
+    page.add("Before and after alignment", slices.comparison(result, views, picture_px), anchor="before-after")
+    page.add("Alignment", plots.alignment(views, result.pixel_nm), _flagged(views), anchor="alignment")
+    page.add("Quality", plots.quality(result, views), _all_numbers(result), anchor="quality")
+    page.add("What was decided, and why", words.decisions(result, views), anchor="decisions")
+    records = [store.provenance for store in _stores(result)]
+    page.add("What was done", what_was_done(records), anchor="done")
+    page.add("How to repeat it", reproduce(result.name, records), anchor="repeat")
+    return page.render()
+
+
+def _stores(result: TomographyResult) -> list[StoreReader]:
+    found = [result.tilt_series, result.prealigned, result.tomogram, result.halves]
+    return [store for store in found if store is not None]
+
+
+def _first_warnings(notes: list[str]) -> Html:
+    if len(notes) > 2:
+        return tag("p", tag("a", f"{len(notes)} things to know before trusting it", href="#warnings"))
+    return warnings(notes, "Nothing to warn of: every check passed.")
+
+
+def _flagged(views: Views) -> Html:
+    """Table of the views that were left out, flagged or weak, with the reason; the whole table behind a fold."""
+    symbols = [Html(f"{letter}<sub>{axis}</sub>") for letter in ("f", "σ") for axis in ("s", "y")]
+    header = ["view", "tilt", *symbols, "residual", "overlap", "why"]
+    rows = [_row(views, i, views.reason[i] or ("weak in pre-alignment" if views.weak[i] else "")) for i in range(len(views.index))]
+    bad = [row for row in rows if row[-1]]
+    caption = "Views left out, flagged, or weak in pre-alignment; shifts in pixels of the raw views"
+    shown = table(header, bad, caption) if bad else paragraph("No view was left out, flagged, or weak.", class_="fine")
+    whole = table(header, rows, "All views, by ascending tilt; shifts in pixels of the raw views")
+    return join([heading("Views that stand out"), shown, details(f"All {len(rows)} views", whole)])
+
+
+def _row(views: Views, i: int, why: str) -> list[object]:
+    return [
+        int(views.index[i]),
+        plain(float(views.tilt_deg[i]), "°"),
+        *(float(v) for v in (*views.found[i], *views.sigma[i], views.residual[i], views.overlap[i])),
+        why,
+    ]
+
+
+def _all_numbers(result: TomographyResult) -> Html:
+    rows = [
+        [words.label(name, entry), quantity(entry["value"], str(entry.get("unit") or ""), 4)]
+        for name, entry in result.metrics.items()
+        if isinstance(entry, Mapping) and "value" in entry
+    ]
+    if not rows:
+        return Html("")
+    return join([heading("All numbers"), table(["measure", "value"], rows, "Measured by the evaluate stage")])
