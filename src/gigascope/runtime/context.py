@@ -11,12 +11,12 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from gigascope.runtime import rng
-from gigascope.runtime.checkpoint import Checkpoints
+from gigascope.runtime.checkpoint import Checkpoints, Resumable
 from gigascope.runtime.device import choose_device
 from gigascope.runtime.progress import Progress
 from gigascope.stage import Kind, Stage
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from gigascope.store.create import ImageWriter
     from gigascope.store.open import StoreReader
+
+Computation = TypeVar("Computation", bound=Resumable[Any])
 
 
 class Context:
@@ -85,6 +87,17 @@ class Context:
         """Say something the user should know; it also goes into the report."""
         self.log.warning("%s", message)
         self.warnings.append(message)
+
+    def solve(self, name: str, computation: Computation, *, what: str, total: int | None = None) -> Computation:
+        """Run a resumable computation to its end: with progress, checkpoints, and from its checkpoint if there is one.
+
+        Raises
+        ------
+        Checkpointed : the job has to stop; the state was saved
+        """
+        for _ in self.progress(self.checkpoints.run(name, computation), what=what, unit="update", total=total):
+            pass
+        return computation
 
     # inputs
 

@@ -93,6 +93,11 @@ class Alignment:
     flags: list[str]
     offsets: F64
 
+    @property
+    def n_flagged(self) -> int:
+        """Views that were not left out beforehand and did not work."""
+        return sum(flag not in {"", "excluded"} for flag in self.flags)
+
 
 @dataclass
 class SolveState:

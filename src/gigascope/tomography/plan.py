@@ -13,7 +13,7 @@ import numpy as np
 
 from gigascope.config.dataset import TomographyDataset
 from gigascope.runtime.resources import BASE_BYTES, Estimate
-from gigascope.tomography import geometry
+from gigascope.tomography.layout import Layout, lay_out, prealign_bin, residual_bin
 
 F32 = 4
 # Multiply-adds per second that the CPU projector sustains on two cores (benchmarks/projector.py prints it).
@@ -51,16 +51,6 @@ class SeriesHeader:
         ]
 
 
-@dataclass(frozen=True)
-class Volume:
-    """Shapes at full resolution and at the finest level of the joint alignment."""
-
-    frame: tuple[int, int]
-    shape: tuple[int, int, int]
-    bins: tuple[int, ...]
-    level: tuple[int, int, int]
-
-
 @functools.cache
 def read_header(dataset: TomographyDataset) -> SeriesHeader:
     """Header of a dataset's tilt series.
@@ -87,28 +77,16 @@ def read_header(dataset: TomographyDataset) -> SeriesHeader:
     )
 
 
-def volume(dataset: TomographyDataset, header: SeriesHeader) -> Volume:
-    """Shapes of the reconstruction; an `auto` extent counts as `section`, the larger one."""
-    cfg = dataset.reconstruct
-    height, width = header.shape[1:]
-    phi = math.radians(header.tilt_axis_deg)
-    full = geometry.frame_shape((height, width), phi)
-    thickness = cfg.thickness_nm or geometry.guessed_thickness(full[0] * header.pixel_size_nm, dataset.ingest.extent)
-    planes = geometry.volume_thickness(thickness, header.pixel_size_nm, cfg.hz)
-    bins = (
-        tuple(cfg.align.bins or geometry.alignment_bins(*full, planes, cfg.align.width)) if cfg.align.enabled else (1,)
-    )
-    largest = max(*bins, cfg.bin)
-    frame = geometry.frame_shape((height, width), phi, largest)
-    planes = geometry.volume_thickness(thickness, header.pixel_size_nm, cfg.hz, largest)
-    extent = "section" if dataset.ingest.extent == "auto" else dataset.ingest.extent
-    across = geometry.volume_width(frame[0], planes, np.radians(header.tilt_deg), extent, cfg.hz, largest)
-    shape = (planes, across, frame[1])
-    return Volume(
-        frame,
-        tuple(n // cfg.bin for n in shape),  # type: ignore[arg-type]
-        bins,
-        tuple(n // bins[-1] for n in shape),  # type: ignore[arg-type]
+def layout(dataset: TomographyDataset, header: SeriesHeader, further_bin: int = 1) -> Layout:
+    """Sizes of the reconstruction; an `auto` extent counts as `section`, the larger one."""
+    return lay_out(
+        header.shape[1:],
+        np.radians(header.tilt_deg),
+        tilt_axis=math.radians(header.tilt_axis_deg),
+        pixel_nm=header.pixel_size_nm,
+        extent="section" if dataset.ingest.extent == "auto" else dataset.ingest.extent,
+        cfg=dataset.reconstruct,
+        further_bin=further_bin,
     )
 
 
@@ -129,7 +107,7 @@ def estimate_ingest(dataset: TomographyDataset, header: SeriesHeader) -> Estimat
 def estimate_prealign(dataset: TomographyDataset, header: SeriesHeader) -> Estimate:
     """The binned stack and a few transforms of single views."""
     n_tilts, height, width = header.shape
-    factor = max(1, 2 ** math.ceil(math.log2(max(height, width) / dataset.prealign.width)))
+    factor = prealign_bin((height, width), dataset.prealign.width)
     binned = n_tilts * (height // factor) * (width // factor)
     held = n_tilts * height * width * F32 * 2 + binned * F32 * 4
     return Estimate(
@@ -145,52 +123,43 @@ def estimate_prealign(dataset: TomographyDataset, header: SeriesHeader) -> Estim
 def estimate_reconstruct(dataset: TomographyDataset, header: SeriesHeader) -> Estimate:
     """State of tomography.md section 8: 20 B per voxel (u, ubar, p) and 8 B per sample, K volumes while aligning."""
     cfg = dataset.reconstruct
-    sizes = volume(dataset, header)
+    sizes = layout(dataset, header)
     n_tilts = header.shape[0]
-    voxels = math.prod(sizes.shape)
-    samples = n_tilts * sizes.frame[0] * sizes.frame[1]
-    level_samples = samples // sizes.bins[-1] ** 2
+    shape = sizes.shape(cfg.bin)
+    voxels = math.prod(shape)
+    samples = n_tilts * math.prod(sizes.frame)
     full = 24 * voxels + 20 * samples
-    joint = (24 * cfg.align.groups * math.prod(sizes.level) + 40 * level_samples + 8 * samples) * cfg.align.enabled
-    seconds = 2.5 * cfg.iterations * 2 * _flops(n_tilts, sizes.frame[0] // cfg.bin, sizes.shape) / CPU_FLOPS
-    if cfg.align.enabled:
-        level = 2.5 * 2 * _flops(n_tilts, sizes.frame[0] // sizes.bins[-1], sizes.level) / CPU_FLOPS
-        seconds += 1.5 * cfg.align.outer * (cfg.align.inner + 1) * level
+    seconds = 2.5 * cfg.iterations * 2 * _flops(n_tilts, sizes.frame[0] // cfg.bin, shape) / CPU_FLOPS
+    joint = 0
+    for bin in sizes.bins:
+        level = sizes.shape(bin)
+        joint = max(joint, 24 * cfg.align.groups * math.prod(level) + 40 * samples // bin**2 + 8 * samples)
+        pass_seconds = 2 * _flops(n_tilts, sizes.frame[0] // bin, level) / CPU_FLOPS
+        seconds += 2.5 * cfg.align.outer * (cfg.align.inner + 1) * pass_seconds
     memory = max(full, joint)
-    z, x, y = sizes.shape
-    return Estimate(
-        BASE_BYTES + memory,
-        memory,
-        10 + seconds,
-        int(voxels * F32 * 1.15) + samples * F32,
-        24,
-        f"({z}, {y}, {x}) tomogram",
-    )
+    disk = int(voxels * F32 * 1.15) + samples * F32
+    z, x, y = shape
+    return Estimate(BASE_BYTES + memory, memory, 10 + seconds, disk, 24, f"({z}, {y}, {x}) tomogram")
 
 
 def estimate_halves(dataset: TomographyDataset, header: SeriesHeader) -> Estimate:
     """Two runs of half the views each, binned."""
-    sizes = volume(dataset, header)
-    factor = dataset.halves.bin
-    whole = estimate_reconstruct(dataset, header)
-    shape = tuple(n // factor for n in sizes.shape)
-    voxels = math.prod(shape)
-    samples = header.shape[0] * math.prod(sizes.frame)
-    memory = 24 * voxels + 12 * samples
-    return Estimate(
-        BASE_BYTES + memory,
-        memory,
-        10 + whole.seconds / factor**3,
-        2 * voxels * F32,
-        8,
-        f"(2, {shape[0]}, {shape[2]}, {shape[1]}) half tomograms",
-    )
+    factor = dataset.reconstruct.bin * dataset.halves.bin
+    sizes = layout(dataset, header, factor)
+    z, x, y = sizes.shape(factor)
+    voxels = z * x * y
+    samples = header.shape[0] * math.prod(sizes.frame) // factor**2
+    memory = 32 * voxels + 20 * samples
+    passes = 2.5 * dataset.reconstruct.iterations * 2
+    seconds = 10 + passes * _flops(header.shape[0], sizes.frame[0] // factor, (z, x, y)) / CPU_FLOPS
+    return Estimate(BASE_BYTES + memory, memory, seconds, 2 * voxels * F32, 8, f"(2, {z}, {y}, {x}) half tomograms")
 
 
 def estimate_evaluate(dataset: TomographyDataset, header: SeriesHeader) -> Estimate:
     """Views and their reprojections at the finest level of the alignment, and the halves' transforms."""
-    sizes = volume(dataset, header)
-    samples = header.shape[0] * math.prod(sizes.frame)
-    voxels = math.prod(sizes.shape) // dataset.halves.bin**3
-    memory = 16 * samples + 32 * voxels + F32 * math.prod(sizes.shape)
+    bin = residual_bin(layout(dataset, header), dataset.reconstruct.bin)
+    sizes = layout(dataset, header, bin)
+    samples = header.shape[0] * math.prod(sizes.frame) // bin**2
+    voxels = math.prod(sizes.shape(bin))
+    memory = 24 * samples + 48 * voxels
     return Estimate(BASE_BYTES + memory, memory, 20 + memory / 1e8, 10**5, 3, "tables")

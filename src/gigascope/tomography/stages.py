@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gigascope.config import tomography as config
+from gigascope.errors import UserError
 from gigascope.stage import Kind, stage
 from gigascope.tomography import plan
 
@@ -74,6 +75,31 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
 )
 def prealign(ctx: Context, cfg: config.Prealign) -> None:
     """Find the image shifts to about two pixels by cross-correlation."""
+    import numpy as np
+
+    from gigascope.tomography import coarse, products
+    from gigascope.tomography.series import Series
+
+    series = Series(ctx.open("tilt_series"))
+    found = coarse.coarse_alignment(series, cfg, ctx.device)
+    if found.alignment.n_flagged:
+        ctx.warn(f"{found.alignment.n_flagged} views correlate poorly; their shifts are interpolated from neighbours.")
+    columns, units = products.shift_columns(series, found.alignment, peak=found.peak)
+    views = found.views
+    step = series.pixel_nm * found.bin
+    aligned = ctx.create(
+        "prealigned",
+        shape=(views.shape[0], views.shape[2], views.shape[1]),
+        dtype=np.float32,
+        axes=("tilt", "y", "x"),
+        spacing={"y": step, "x": step},
+        access="views",
+    )
+    products.write_views(aligned, views, series)
+    aligned.write_table("shifts", columns, units)
+    aligned.attrs |= {"bin": found.bin, "method": found.method, "residuals": found.residuals}
+    ctx.write_table("shifts", columns, units)
+    products.write_interchange(series, found.alignment, 0, xf=ctx.path("xf"))
 
 
 @stage(
@@ -94,6 +120,51 @@ def prealign(ctx: Context, cfg: config.Prealign) -> None:
 )
 def reconstruct(ctx: Context, cfg: config.Reconstruct) -> None:
     """Solve for the remaining shifts and the tomogram together, then reconstruct at full resolution."""
+    import numpy as np
+
+    from gigascope.tomography import products
+    from gigascope.tomography.series import Series
+    from gigascope.tomography.tomogram import Tomography
+
+    series = Series(ctx.open("tilt_series"))
+    start = products.read_shifts(ctx.open("prealigned").table("shifts"), series.order)
+    solve = Tomography(series, start, cfg, ctx.device)
+    for message in solve.remarks():
+        ctx.warn(message)
+    if cfg.align.enabled:
+        solve.accept(ctx.solve("joint", solve.joint_solver(), what="joint alignment", total=solve.n_updates))
+    if cfg.method == "tv":
+        ctx.solve("tomogram", solve.tomogram_solver(), what="reconstruction", total=solve.n_looks)
+    sizes = solve.layout.shape(cfg.bin)
+    step = series.pixel_nm * cfg.bin
+    written = ctx.create(
+        "tomogram",
+        shape=(sizes[0], sizes[2], sizes[1]),
+        dtype=np.float32,
+        axes=("z", "y", "x"),
+        spacing={"z": step * cfg.hz, "y": step, "x": step},
+    )
+    products.write_volume(written, solve.volume(), series.model.scale / cfg.bin)
+    columns, units = products.joint_columns(series, solve.alignment)
+    written.write_table("shifts", columns, units)
+    written.write_table("offsets", {"offset": series.in_file_order(solve.alignment.offsets)})
+    written.attrs |= solve.describe()
+    ctx.write_table("shifts", columns, units)
+    ctx.write_table("history", *solve.history())
+    views = solve.aligned_views()
+    stack = ctx.create(
+        "aligned",
+        shape=(views.shape[0], views.shape[2], views.shape[1]),
+        dtype=np.float32,
+        axes=("tilt", "y", "x"),
+        spacing={"y": series.pixel_nm, "x": series.pixel_nm},
+        access="views",
+    )
+    products.write_views(stack, views, series)
+    formats = {name: ctx.path(name) for name in ("xf", "tlt", "aln")}
+    products.write_interchange(series, solve.alignment, solve.layout.n_z, **formats)
+    for message in solve.warnings():
+        ctx.warn(message)
 
 
 @stage(
@@ -106,6 +177,31 @@ def reconstruct(ctx: Context, cfg: config.Reconstruct) -> None:
 )
 def halves(ctx: Context, cfg: config.Halves) -> None:
     """Reconstruct the even and the odd views apart, with the shifts and settings of the tomogram."""
+    import numpy as np
+
+    from gigascope.tomography import products
+    from gigascope.tomography.half_sets import HalfSets
+    from gigascope.tomography.series import Series
+
+    if not cfg.enabled:
+        raise UserError("halves.enabled is false.", where="tomography.halves", do="Set it to true to run this stage.")
+    series = Series(ctx.open("tilt_series"))
+    halves = HalfSets(series, ctx.open("tomogram"), cfg.bin, ctx.device)
+    z, x, y = halves.shape
+    step = series.pixel_nm * halves.bin
+    written = ctx.create(
+        "halves",
+        shape=(2, z, y, x),
+        dtype=np.float32,
+        axes=("c", "z", "y", "x"),
+        spacing={"z": step * halves.layout.hz, "y": step, "x": step},
+    )
+    for half, name in enumerate(("even views", "odd views")):
+        solver = halves.solver(half)
+        if solver is not None:
+            ctx.solve(f"half_{half}", solver, what=name, total=halves.n_looks)
+        products.write_volume(written, halves.volume(half, solver), series.model.scale / halves.bin, channel=half)
+    written.attrs |= {"bin": halves.bin, "channels": ["even views", "odd views"]}
 
 
 @stage(
