@@ -6,10 +6,11 @@ bytes, SerialEM's extended header and titles, and all refusals are ours.
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from gigascope.store.readers.source import TiltSeriesSource, as_view
 
 SUFFIXES = {".mrc", ".st", ".ali", ".rec", ".mrcs", ".preali", ".map"}
 _HEADER_BYTES = 1024
+_LONGEST_EXTENDED = 64 * 2**20
 _IMOD_STAMP = 1146047817
 _SIGNED_BYTES = 1
 _TYPES = {0: np.int8, 1: np.int16, 2: np.float32, 6: np.uint16, 12: np.float16}
@@ -62,7 +64,7 @@ def open_mrc(path: str | Path, y_up: bool | None = None) -> TiltSeriesSource:
     path = Path(path)
     found = _file_size(path)
     header = _read_header(path)
-    expected = header.offset + int(np.prod(header.shape, dtype=np.int64)) * header.dtype.itemsize
+    expected = header.offset + math.prod(header.shape) * header.dtype.itemsize
     if found < expected:
         n, height, width = header.shape
         complete = max(0, found - header.offset) // (height * width * header.dtype.itemsize)
@@ -95,7 +97,7 @@ def _file_size(path: Path) -> int:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(_HEADER_BYTES)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror}).", where=path, do="Check inputs.tilt_series.") from None
     if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh":
@@ -106,6 +108,15 @@ def _file_size(path: Path) -> int:
             where=path,
             do="Copy or download it again, or check inputs.tilt_series.",
         )
+    order: Literal["little", "big"] = "big" if start[212] == 0x11 else "little"
+    if int.from_bytes(start[12:16], order, signed=True) not in {
+        *_TYPES,
+        *_REFUSED,
+    }:  # then mrcfile tries the other order
+        order = "little" if order == "big" else "big"
+    if not -1 < int.from_bytes(start[92:96], order, signed=True) <= max(size, _LONGEST_EXTENDED):
+        # mrcfile would set aside memory for it before it looks at the file.
+        raise UserError("is not an MRC file, or its header is damaged.", where=path, do="Copy it again.")
     return size
 
 

@@ -55,7 +55,7 @@ def read_extended(mrc: Any, n_views: int) -> ExtendedHeader:
     header = mrc.header
     if not raw:
         return ExtendedHeader()
-    kind = bytes(header.exttyp)
+    kind = bytes(header.exttyp).strip(b"\0 ")
     order = byte_order(header)
     layout = np.frombuffer(header.extra2.tobytes()[16:20], dtype=np.dtype("i2").newbyteorder(order))
     per_section, flags = int(layout[0]), int(layout[1])
@@ -63,7 +63,7 @@ def read_extended(mrc: Any, n_views: int) -> ExtendedHeader:
         found = _fei(mrc, n_views)
     elif _is_seri(per_section, flags) and len(raw) >= per_section * n_views:
         found = _seri(raw, per_section, flags, n_views, order)
-    elif kind in (b"AGAR", b"", b"    ") and flags > 0 and per_section >= 0:
+    elif kind in (b"AGAR", b"") and flags > 0 and per_section >= 0:
         found = _agard(raw, per_section, flags, n_views, order)
     else:
         found = ExtendedHeader()
@@ -99,7 +99,7 @@ def _seri(raw: bytes, per_section: int, flags: int, n_views: int, order: ByteOrd
 
 
 def _fei(mrc: Any, n_views: int) -> ExtendedHeader:
-    found = ExtendedHeader(kind=bytes(mrc.header.exttyp).decode("ascii"))
+    found = ExtendedHeader(kind=bytes(mrc.header.exttyp)[:4].decode("ascii"))
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("always")
         table = mrc.indexed_extended_header

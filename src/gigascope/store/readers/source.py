@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ def describe(source: TiltSeriesSource) -> dict[str, object]:
         "format": source.format,
         "shape": tuple(int(n) for n in source.shape),
         "dtype": str(source.dtype),
-        "bytes": int(np.prod(source.shape, dtype=np.int64)) * source.dtype.itemsize,
+        "bytes": math.prod(source.shape) * source.dtype.itemsize,
         "pixel_size_nm": source.pixel_size_nm,
         "tilt_axis_deg": source.tilt_axis_deg,
         "n_angles": None if tilt is None else len(tilt),
@@ -114,7 +115,7 @@ def describe_lines(source: TiltSeriesSource) -> list[str]:
     """:func:`describe` as lines for a terminal: file, shape, size, angles, pixel size, tilt axis, dose, notes."""
     found = describe(source)
     n, height, width = source.shape
-    gib = int(np.prod(source.shape, dtype=np.int64)) * source.dtype.itemsize / 2**30
+    gib = math.prod(source.shape) * source.dtype.itemsize / 2**30
     size = f"{gib:.2f} GiB" if gib >= 0.1 else f"{gib * 1024:.1f} MiB"
     lines = [
         f"file        {source.path} ({source.format})",

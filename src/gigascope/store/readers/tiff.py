@@ -14,6 +14,7 @@ import numpy as np
 
 from gigascope.errors import UserError
 from gigascope.store.readers.source import TiltSeriesSource, as_view
+from gigascope.store.readers.tiff_check import refuse_broken_chain, refuse_missing_pixels
 from gigascope.store.readers.tiff_pixel import pixel_size_nm
 from gigascope.store.readers.tilt_angles import read_text_lines
 
@@ -41,7 +42,7 @@ def open_tiff(path: str | Path, y_up: bool | None = None) -> TiltSeriesSource:
     path = Path(path)
     tiff = _open(path)
     series = list(tiff.series)
-    _refuse_truncated(tiff, path)
+    refuse_missing_pixels(tiff, path)
     if len(series) > 1:
         shape, dtype, read = _separate_series(series, path)
     else:
@@ -81,7 +82,7 @@ def open_tiff_files(files: list[Path], where: Path, y_up: bool | None = None) ->
                     where=file,
                     do="Name this file alone in inputs.tilt_series if it is a stack, or take it out of the folder.",
                 )
-            _refuse_truncated(tiff, file)
+            refuse_missing_pixels(tiff, file)
             found.append((shape, _real(series.dtype, file)))
     _refuse_mixed(files, found, where)
     (height, width), dtype = found[0]
@@ -140,6 +141,7 @@ def _open(path: Path) -> Any:
     import tifffile
 
     try:
+        refuse_broken_chain(path)
         tiff = tifffile.TiffFile(path)
         tiff.series[0].get_shape()  # pages and series are parsed on first use
     except OSError as error:
@@ -153,23 +155,6 @@ def _open(path: Path) -> Any:
 
 def _flavour(tiff: Any) -> str:
     return "OME-TIFF" if tiff.is_ome else "ImageJ TIFF" if tiff.is_imagej else "TIFF"
-
-
-def _refuse_truncated(tiff: Any, path: Path) -> None:
-    end = 0
-    for series in tiff.series:
-        if series.dataoffset is not None:
-            end = max(end, series.dataoffset + series.nbytes)
-        for page in series.pages:
-            if page is not None and page.dataoffsets:
-                end = max(end, max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)))
-    size = tiff.filehandle.size
-    if end > size:
-        raise UserError(
-            f"is truncated: its pages reach to byte {end}, found {size} bytes.",
-            where=path,
-            do="Copy or download it again; was it still being written?",
-        )
 
 
 def _real(dtype: np.dtype, path: Path) -> np.dtype:

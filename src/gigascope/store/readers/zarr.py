@@ -69,6 +69,11 @@ def open_zarr(path: str | Path, y_up: bool | None = None) -> TiltSeriesSource:
             if flip
             else "a store of gigascope: rows are y up already"
         )
+    stored = array.nchunks_initialized
+    if stored < array.nchunks:
+        source.notes.append(
+            f"{array.nchunks - stored} of {array.nchunks} chunks are not stored and read as {array.fill_value}"
+        )
     _take_scale(source, image, axes, squeeze)
     _take_angles(source, attributes, dict(array.attrs))
     return source
