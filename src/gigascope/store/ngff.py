@@ -88,3 +88,5 @@ def write_label_list(labels: zarr.Group, names: Sequence[str]) -> None:
     labels.attrs.pop("ome", None)
     for name in names:
         write_label_metadata(labels, name, fmt=FormatV05(), source={"image": "../../"})
+    # 0.5 wants its version in this group too; the library (0.18) leaves it out.
+    labels.attrs["ome"] = {"version": FormatV05().version, "labels": list(names)}
