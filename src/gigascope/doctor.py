@@ -120,7 +120,8 @@ def _slurm() -> Iterator[Finding]:
         )
         return
     if reply.returncode:
-        yield Finding("bad", "SLURM", (reply.stderr.strip() or "sinfo failed").splitlines()[-1], "check the site's SLURM configuration")
+        said = (reply.stderr.strip() or "sinfo failed").splitlines()[-1]
+        yield Finding("bad", "SLURM", said, "check the site's SLURM configuration")
     else:
         partitions = ", ".join(line.strip() for line in reply.stdout.splitlines())
         yield Finding("ok", "SLURM", f"partitions (state, nodes): {partitions}")

@@ -38,6 +38,9 @@ def write_dataset(
         raise UserError("exists already.", where=path, do="Choose another --name, or --force to replace it.")
     overrides = _parse(settings)
     values: dict[str, Any] = {"pipeline": pipeline, "name": name}
+    if raw is not None:
+        # wrong settings are said before the data is opened
+        parse_dataset(merge({**values, "inputs": {"tilt_series": raw}}, overrides), where="--set")
     found, notes = importlib.import_module(LOOKS[pipeline]).look(raw, overrides)
     values = merge(merge(values, found), overrides)
     parse_dataset(values, where="--set" if settings else str(raw))

@@ -137,7 +137,7 @@ def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 def dataset_schema() -> dict[str, Any]:
     """JSON Schema of a dataset YAML, for editors."""
     schema = _ADAPTER.json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "gigascope dataset", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "gigascope dataset"}
 
 
 def schema_text() -> str:

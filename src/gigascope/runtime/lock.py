@@ -61,6 +61,8 @@ def _acquire(path: Path, wait_s: float) -> None:
     end = time.monotonic() + wait_s
     told = False
     while True:
+        # The holder before may have removed the folder when it was done with it.
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:

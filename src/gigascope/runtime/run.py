@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from gigascope.config.section import canonical_json
 from gigascope.errors import UserError
@@ -55,12 +56,10 @@ def run_stage(
     inputs = _named(stage.inputs, inputs, f"{name}: input", stage.optional_inputs)
     outputs = _named(stage.outputs, outputs, f"{name}: output")
     root = scratch if scratch is not None else _common_parent(outputs.values()) / ".scratch"
-    code = fingerprint(stage.function)
     with _explained(stage):
-        probe = Context(stage, dataset=plan.dataset, inputs=inputs, outputs=outputs, scratch=root)
-        digests = probe.input_digests()
+        digests = Context(stage, dataset=plan.dataset, inputs=inputs, outputs=outputs, scratch=root).input_digests()
         folder = _scratch_folder(root, plan, {k: v["digest"] for k, v in digests.items()})
-        with lock.held(folder):
+        with _emptied(folder), lock.held(folder):
             _sweep(folder)
             context = Context(
                 stage,
@@ -73,34 +72,43 @@ def run_stage(
                 inputs_section=_inputs_section(plan),
                 deadline=None if time_limit_s is None else begun + time_limit_s,
             )
-            context.checkpoints.listen()
-            _first_line(context, plan)
-            shutil.rmtree(folder / "outputs", ignore_errors=True)
-            (folder / "outputs").mkdir()
-            stage.function(context, plan.section(stage))
-            if context.missing_outputs():
-                raise RuntimeError(f"{name} did not write {', '.join(context.missing_outputs())}")
-            context.finish(
-                provenance.record(
-                    stage=name,
-                    dataset=plan.dataset,
-                    config=plan.config,
-                    code=code,
-                    inputs={**digests, **{path: {"path": path, "digest": d} for path, d in plan.raw.items()}},
-                    device=describe(context.device) if stage.gpu else "CPU",
-                    seed=plan.seed,
-                    command=sys.argv,
-                )
-            )
-        shutil.rmtree(folder, ignore_errors=True)
+            _perform(context, plan, digests)
+            for checkpoint in folder.glob("*.checkpoint"):
+                checkpoint.unlink()
+            (folder / "progress.jsonl").unlink(missing_ok=True)
     gpu = f", {memory.human_bytes(memory.peak_gpu_bytes())} on the GPU" if memory.peak_gpu_bytes() else ""
-    _log.info(
-        "%s: done in %.1f s, peak memory %s%s",
-        name,
-        time.monotonic() - begun,
-        memory.human_bytes(memory.peak_bytes()),
-        gpu,
-    )
+    peak = memory.human_bytes(memory.peak_bytes())
+    _log.info("%s: done in %.1f s, peak memory %s%s", name, time.monotonic() - begun, peak, gpu)
+
+
+def _perform(context: Context, plan: Plan, digests: dict[str, dict[str, Any]]) -> None:
+    """Call the stage function and commit what it wrote; on an error nothing but checkpoints is left."""
+    stage = context.stage
+    context.checkpoints.listen()
+    _first_lines(context, plan)
+    written = context.scratch / "outputs"
+    shutil.rmtree(written, ignore_errors=True)
+    written.mkdir()
+    try:
+        stage.function(context, plan.section(stage))
+        if context.missing_outputs():
+            raise RuntimeError(f"{stage.name} did not write {', '.join(context.missing_outputs())}")
+        context.finish(
+            provenance.record(
+                stage=stage.name,
+                dataset=plan.dataset,
+                config=plan.config,
+                code=fingerprint(stage.function),
+                inputs={**digests, **{path: {"path": path, "digest": d} for path, d in plan.raw.items()}},
+                device=describe(context.device) if stage.gpu else "CPU",
+                seed=plan.seed,
+                command=sys.argv,
+            )
+        )
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
+        if not any(context.scratch.glob("*.checkpoint")):
+            (context.scratch / "progress.jsonl").unlink(missing_ok=True)
 
 
 def _inputs_section(plan: Plan) -> object:
@@ -137,6 +145,19 @@ def _scratch_folder(root: Path, plan: Plan, inputs: dict[str, str]) -> Path:
     return folder
 
 
+@contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """Remove the folder afterwards if nothing is left in it, and its parents likewise."""
+    try:
+        yield
+    finally:
+        for empty in (folder, folder.parent, folder.parent.parent):
+            try:
+                empty.rmdir()
+            except OSError:
+                break
+
+
 def _sweep(folder: Path) -> None:
     """Remove abandoned scratch folders of the same stage: another digest, untouched for a day."""
     stage = folder.name.rpartition("-")[0]
@@ -146,7 +167,7 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def _first_line(context: Context, plan: Plan) -> None:
+def _first_lines(context: Context, plan: Plan) -> None:
     packages = ", ".join(f"{name} {version}" for name, version in plan.packages.items())
     device = describe(context.device) if context.stage.gpu else "CPU"
     _log.info(
