@@ -71,6 +71,11 @@ def test_views_are_cut_between_views_and_slabs_along_y():
     assert slabs.grid[1] > 1
 
 
+def test_each_channel_has_shards_of_its_own():
+    assert shard_plan((2, 30, 40, 50), np.float32).grid == (2, 1, 1, 1)
+    assert shard_plan((9, 6, 30, 40, 50), np.uint8, "views").grid == (9, 6, 1, 1, 1)
+
+
 def test_pyramid_has_at_most_twice_the_files_of_a_volume():
     plans = level_plans(shard_plan((2048, 2048, 2048), np.float32), ("z", "y", "x"))
     assert plans[-1].shape == (64, 64, 64)

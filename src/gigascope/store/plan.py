@@ -90,6 +90,9 @@ class ShardPlan:
 def shard_plan(shape: Sequence[int], dtype: DTypeLike, access: Access = "volume") -> ShardPlan:
     """Choose chunks and shards from shape, dtype and the way the array is produced and read.
 
+    Axes before the last three (channels, time, camera views) have shards of their own for each index, so that they can
+    be written one after the other.
+
     Parameters
     ----------
     shape : samples along each axis
@@ -112,9 +115,10 @@ def shard_plan(shape: Sequence[int], dtype: DTypeLike, access: Access = "volume"
     n_axes = min(len(shape), max(edges))
     leading = len(shape) - n_axes
     chunks = tuple(1 if axis < leading else min(n, edges[n_axes]) for axis, n in enumerate(shape))
-    shards = [_round_up(n, chunk) for n, chunk in zip(shape, chunks)]
-    order = list(range(len(shape)))
-    if access == "slabs" and len(shape) > 1:
+    apart = max(0, len(shape) - 3)
+    shards = [1] * apart + [_round_up(n, chunk) for n, chunk in zip(shape[apart:], chunks[apart:])]
+    order = list(range(apart, len(shape)))
+    if access == "slabs" and len(order) > 1:
         order.insert(0, order.pop(-2))
     for axis in order:
         nbytes = math.prod(shards) * itemsize
