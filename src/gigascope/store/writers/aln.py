@@ -30,7 +30,8 @@ class AlnFile:
     alignment : in stack order, with the sections that are not in the table excluded
     raw_shape : (y, x) of the raw views
     thickness_px : None where the file does not say it
-    alpha_offset_deg, beta_offset_deg : offsets that are already in the tilt angles
+    alpha_offset_deg : tilt offset, already in the tilt angles
+    beta_offset_deg : rotation of the specimen about x
     """
 
     alignment: Alignment
@@ -89,8 +90,8 @@ def write_aln(
         f"# RawSize = {raw_shape[1]} {raw_shape[0]} {alignment.n_views}",
         "# NumPatches = 0",
         *dark,
-        f"# AlphaOffset = {0:8.2f}",
-        f"# BetaOffset = {tilt_offset_deg:8.2f}",
+        f"# AlphaOffset = {tilt_offset_deg:8.2f}",
+        f"# BetaOffset = {0:8.2f}",
         f"# Thickness = {thickness_px}",
         "# SEC     ROT         GMAG       TX          TY      SMEAN     SFIT    SCALE     BASE     TILT",
         *rows,
@@ -105,7 +106,7 @@ def read_aln(path: str | Path) -> AlnFile:
 
     Raises
     ------
-    UserError : unreadable, no RawSize, a row that is not understood (with its line), a section twice or outside the stack
+    UserError : unreadable, no RawSize, a row that is not understood (with its line), a section that cannot be
     """
     path = Path(path)
     header: dict[str, list[list[float]]] = {}

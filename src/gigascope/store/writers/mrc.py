@@ -41,8 +41,8 @@ def write_mrc_volume(
     ----------
     volume : (z, y, x), y up
     voxel_nm : in z, y, x, nanometres; the header holds angstrom
-    axes : "zyx": z slowest; "xzy": fastest to slowest x, z, y, as IMOD's tilt program writes, one section per y. No axis is
-        reversed, so sections keep ascending z or y.
+    axes : "zyx": z slowest; "xzy": fastest to slowest x, z, y, as IMOD's tilt program writes, one section per y. No
+        axis is reversed: sections ascend in z or y.
     label : title in the header, at most 80 characters
 
     Raises

@@ -11,6 +11,7 @@ from gigascope.errors import ShapeError
 from gigascope.store.writers.mrc import Sliceable
 from gigascope.store.writers.whole_file import whole_file
 
+_TYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
 _CLASSIC_LIMIT = 2**32 - 2**25  # 4 GiB less room for the tags, as tifffile keeps it
 
 
@@ -19,12 +20,12 @@ def write_tiff_volume(path: str | Path, volume: Sliceable, voxel_nm: tuple[float
 
     Parameters
     ----------
-    volume : any real or integer type up to 64 bit
+    volume : real, or integer of at most 32 bit
     voxel_nm : in z, y, x, nanometres
 
     Raises
     ------
-    ShapeError : not three axes
+    ShapeError : not three axes, or a type that OME-TIFF does not have
     UserError : the disk is full or must not be written to
     """
     _write(Path(path), volume, {"axes": "ZYX", **_physical("Z", voxel_nm[0])}, voxel_nm[1:])
@@ -35,7 +36,7 @@ def write_tiff_stack(path: str | Path, views: Sliceable, pixel_nm: float) -> Non
 
     Raises
     ------
-    ShapeError : not three axes
+    ShapeError : not three axes, or a type that OME-TIFF does not have
     UserError : the disk is full or must not be written to
     """
     _write(Path(path), views, {"axes": "TYX"}, (pixel_nm, pixel_nm))
@@ -51,6 +52,8 @@ def _write(path: Path, array: Sliceable, metadata: dict[str, object], yx_nm: tup
     if len(array.shape) != 3 or min(array.shape) < 1:
         raise ShapeError(f"an array of shape {tuple(array.shape)} cannot be written as TIFF, expected three axes")
     dtype = np.asarray(array[:1, :1, :1]).dtype.newbyteorder("<")
+    if dtype.str[1:] not in _TYPES:
+        raise ShapeError(f"values of type {dtype} cannot be written as OME-TIFF, expected one of {', '.join(_TYPES)}")
     n_bytes = int(np.prod(array.shape, dtype=np.int64)) * dtype.itemsize
 
     def pages() -> Iterator[np.ndarray]:

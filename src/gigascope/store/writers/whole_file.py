@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,11 @@ def whole_file(path: Path, needed: int | None = None) -> Iterator[Path]:
         try:
             yield partial
             os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if error.errno is None:  # numpy's tofile: "n requested and m written", without the reason
+                raise OSError(errno.ENOSPC, str(error), str(path)) from error
+            raise
         except BaseException:
             partial.unlink(missing_ok=True)
             raise

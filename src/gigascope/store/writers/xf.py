@@ -39,10 +39,8 @@ def write_xf(
     alignment = Alignment.of(shifts, tilt_axis_deg, excluded=excluded)
     rows = np.concatenate([rotations(-alignment.tilt_axis_deg).reshape(-1, 4), -alignment.shifts / bin], axis=1)
     rows[alignment.excluded] = _IDENTITY
-    rows += 0.0  # no "-0.0000000"
-    write_text(
-        Path(path), "".join("".join(f"{value:12.7f}" for value in row) + "\n" for row in np.round(rows, 7) + 0.0)
-    )
+    rounded = np.round(rows, 7) + 0.0  # the sum turns -0 into 0
+    write_text(Path(path), "".join(" ".join(f"{value:11.7f}" for value in row) + "\n" for row in rounded))
 
 
 def read_xf(path: str | Path, *, bin: int = 1) -> Alignment:
