@@ -1,0 +1,92 @@
+# From a fresh checkout: `make demo`, `make test`. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint lock envs clean
+
+# Python that the virtual environment is made with, 3.11 or newer: make setup PYTHON=python3.12
+PYTHON ?= python3
+# Arguments for pytest: make test ARGS='tests/kernels -x'
+ARGS ?=
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help: ## list what can be made
+	@echo 'make TARGET, with TARGET one of'
+	sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 12
+
+# Done again only when the lock, the package's metadata, the Python or the place of the checkout changed.
+setup: ## make .venv with exactly what requirements.lock pins, and the package itself, editable
+	@say() { echo "set-up: $$*"; }
+	fail() { printf 'set-up: %s\n' "$$@" >&2; exit 1; }
+	command -v '$(PYTHON)' > /dev/null || fail 'there is no $(PYTHON) here.' 'Install it: sudo apt-get install python3 python3-venv'
+	about=$$('$(PYTHON)' -c 'import sys; print(sys.base_prefix, "Python %d.%d.%d" % sys.version_info[:3])')
+	want="$$(cat requirements.lock pyproject.toml | sha256sum) $$about $(CURDIR)"
+	if [[ "$$(cat .venv/installed 2> /dev/null || true)" == "$$want" ]]; then exit 0; fi
+	'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || fail "gigascope needs Python 3.11 or newer, found $$about." 'Name another one: make PYTHON=python3.12 ...'
+	'$(PYTHON)' -c 'import ensurepip, venv' 2> /dev/null \
+	  || fail "$$about cannot make virtual environments." 'Install what is missing: sudo apt-get install python3-venv'
+	'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || command -v cc > /dev/null \
+	  || fail 'with Python 3.14 one package has to be compiled.' 'Install a compiler: sudo apt-get install build-essential python3-dev'
+	SECONDS=0
+	if [[ "$$(cut -d' ' -f3- .venv/installed 2> /dev/null || true)" != "$$(cut -d' ' -f3- <<< "$$want")" ]]; then
+	  say "making .venv with $${about#* }"
+	  '$(PYTHON)' -m venv --clear .venv
+	fi
+	rm -f .venv/installed
+	say "installing $$(grep -cE '^[a-z]' requirements.lock) packages of requirements.lock; the first time this takes some minutes"
+	python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	say 'compiling the CPU kernels'
+	python -m gigascope.kernels.warm
+	echo "$$want" > .venv/installed
+	say "done in $$SECONDS s. To use it in this shell: source .venv/bin/activate"
+
+demo: setup ## set up, run the demo datasets, and say where the reports are
+	@echo 'demo: a small simulated dataset with known truth, with snakemake --profile local'
+	snakemake --profile local --quiet rules progress --config 'datasets=config/datasets/demo_*.yaml'
+
+test: setup lint ## set up, check style and types, and run all tests
+	@python -m pytest $(ARGS)
+
+lint: setup ## ruff, mypy, snakefmt and snakemake --lint
+	@mkdir -p build
+	echo 'lint: ruff'
+	ruff check --quiet .
+	echo 'lint: mypy'
+	mypy --no-error-summary
+	echo 'lint: snakefmt'
+	snakefmt --check Snakefile workflow 2> /dev/null || snakefmt --check --diff Snakefile workflow
+	echo 'lint: snakemake --lint'
+	snakemake --lint > build/lint.log 2>&1 || { cat build/lint.log; exit 1; }
+
+# The resolver is not part of the environment. It keeps the pins that are there; `make lock UPGRADE=--upgrade` does not.
+RESOLVE = build/lock/bin/uv pip compile --quiet --no-header --no-annotate --python-version 3.11.1
+
+build/lock/bin/uv:
+	@'$(PYTHON)' -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+lock: build/lock/bin/uv ## write requirements.lock anew from pyproject.toml
+	@cp requirements.lock build/lock/pins.txt
+	$(RESOLVE) $(UPGRADE) --universal --fork-strategy fewest --config-file envs/lock.toml \
+	  --constraint envs/constraints.txt --extra cpu --extra slurm --extra dev pyproject.toml --output-file build/lock/pins.txt
+	{ echo '# Exact versions for Linux, Python 3.11 to 3.14, with the extras cpu, slurm and dev. Written by `make lock`.'
+	  grep -vE "; sys_platform == '(win32|emscripten)'" build/lock/pins.txt
+	} > requirements.lock
+
+envs: build/lock/bin/uv ## write envs/*.yaml anew, with the pins of requirements.lock
+	@write() {
+	  printf '# %s\n# Written by `make envs`, with the pins of requirements.lock.\n' "$$2"
+	  printf 'name: gigascope-%s\nchannels:\n  - conda-forge\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n' "$$1"
+	  $(RESOLVE) --python-platform x86_64-manylinux_2_28 --constraint requirements.lock --extra "$$1" --extra slurm "$${@:3}" \
+	    pyproject.toml | sed 's/^/      - /'
+	}
+	write cpu 'Stages that need no GPU.' --config-file envs/lock.toml > envs/cpu.yaml
+	write gpu 'Stages that use a GPU where there is one; the CUDA runtime comes with torch.' > envs/gpu.yaml
+
+clean: ## remove results, Snakemake's records and caches; .venv stays
+	@rm -rf results .snakemake build .pytest_cache .mypy_cache .ruff_cache .hypothesis
