@@ -287,3 +287,18 @@ def test_real_aln_that_counts_from_zero(shared_data, tmp_path, number):
     ours, theirs = np.loadtxt(tmp_path / "a.aln"), np.loadtxt(path)
     theirs[:, 0] += 1
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE_PX)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_the_xf_undoes_the_map_that_the_chain_resamples_by(tmp_path, rng, axis):
+    """Our index matrices lead from an aligned point to the raw one, the .xf back to the aligned one."""
+    from gigascope.tomography.geometry import raw_from_aligned
+
+    raw_shape, frame, f = (90, 121), (80, 70), rng.uniform(-9, 9, (1, 2))
+    (to_raw,) = raw_from_aligned(f, np.radians(axis), raw_shape, frame)
+    write_xf(tmp_path / "a.xf", f, axis)
+    (matrix,), (d,) = read_xf_matrices(tmp_path / "a.xf")
+    at = rng.uniform(0, 70, (20, 2))  # (s, y) indices
+    row_column = at @ to_raw[:, :2].T + to_raw[:, 2]
+    raw = row_column[:, ::-1] - (np.array(raw_shape[::-1]) - 1) / 2
+    np.testing.assert_allclose(raw @ matrix.T + d + (np.array(frame) - 1) / 2, at, atol=TOLERANCE_PX)
