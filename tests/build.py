@@ -62,7 +62,13 @@ def build_result(
     _tilt_series(made, sim.views, sim.i0, kind, order, used, simulated, warnings, pixel_nm)
     prealigned = _aligned(signal, coarse)
     _views_store(folder / "prealigned.zarr", prealigned, order, pixel_nm, _record("tomography.prealign", folder, 2.3))
-    _views_store(folder / "aligned.zarr", _aligned(signal, found), order, pixel_nm, _record("tomography.reconstruct", folder, 41.0))
+    _views_store(
+        folder / "aligned.zarr",
+        _aligned(signal, found),
+        order,
+        pixel_nm,
+        _record("tomography.reconstruct", folder, 41.0),
+    )
     _prealigned_table(made, coarse, order)
     _tomogram(made, used, order, kind, rng, pixel_nm)
     if halves:
@@ -73,9 +79,14 @@ def build_result(
 
 def _record(stage: str, folder: Path, wall_s: float, **more: Any) -> dict[str, Any]:
     sections = {
-        "tomography.ingest": {"inputs": {"phantom": {"kind": "object"}}, "ingest": {"signal": "transmission", "exclude": [], "i0": None}},
+        "tomography.ingest": {
+            "inputs": {"phantom": {"kind": "object"}},
+            "ingest": {"signal": "transmission", "exclude": [], "i0": None},
+        },
         "tomography.prealign": {"prealign": {"width": 1024, "low_pass": 0.12}},
-        "tomography.reconstruct": {"reconstruct": {"method": "tv", "lambda": 0.1, "extent": "auto", "bin": 1, "align": {"groups": 4}}},
+        "tomography.reconstruct": {
+            "reconstruct": {"method": "tv", "lambda": 0.1, "extent": "auto", "bin": 1, "align": {"groups": 4}}
+        },
         "tomography.halves": {"halves": {"enabled": True, "bin": 2}},
     }
     return {
@@ -106,19 +117,31 @@ def _tilt_series(
 ) -> None:  # fmt: skip
     stack = views.transpose(0, 2, 1)[order]
     writer = create_image(
-        made.folder / "tilt_series.zarr", shape=stack.shape, dtype=np.float32, spacing={"y": pixel_nm, "x": pixel_nm}, access="views"
+        made.folder / "tilt_series.zarr",
+        shape=stack.shape,
+        dtype=np.float32,
+        spacing={"y": pixel_nm, "x": pixel_nm},
+        access="views",
     )
     writer[:] = stack
     writer.create_array("mask", stack.shape, np.uint8, access="views")[:] = 1
     n = len(order)
     reason = np.where(~used, np.where(np.arange(n) == 3, "excluded", "dark"), "")
-    columns = {"view": np.arange(n), "tilt_deg": made.tilt_deg[order], "excluded": ~used[order], "reason": reason[order].astype("T")}
+    columns = {
+        "view": np.arange(n),
+        "tilt_deg": made.tilt_deg[order],
+        "excluded": ~used[order],
+        "reason": reason[order].astype("T"),
+    }
     if simulated:
         columns |= {"true_f_s_px": made.true_shifts[order, 0], "true_f_y_px": made.true_shifts[order, 1]}
     writer.write_table("views", columns, {"tilt_deg": "degree"})
     writer.attrs |= {
-        "pixel_size_nm": pixel_nm, "tilt_axis_deg": 0.0, "tilt_sign": 1, "source": "phantom" if simulated else "cell.st", "notes": [],
-        "signal": {"signal": "transmission", "i0": i0, "scale": 0.31, "extent": kind, "extent_contrast": [18.2, 24.9, 11.0]},
+        "pixel_size_nm": pixel_nm, "tilt_axis_deg": 0.0, "tilt_sign": 1,
+        "source": "phantom" if simulated else "cell.st", "notes": [],
+        "signal": {
+            "signal": "transmission", "i0": i0, "scale": 0.31, "extent": kind, "extent_contrast": [18.2, 24.9, 11.0],
+        },
     }  # fmt: skip
     finish(writer, _record("tomography.ingest", made.folder, 0.9, warnings=list(warnings)))
 
@@ -130,7 +153,9 @@ def _aligned(signal: NDArray[np.float32], shifts: NDArray[np.float64]) -> NDArra
 
 
 def _views_store(path: Path, stack: NDArray, order: NDArray, pixel_nm: float, record: dict[str, Any]) -> None:
-    writer = create_image(path, shape=stack.shape, dtype=np.float32, spacing={"y": pixel_nm, "x": pixel_nm}, access="views")
+    writer = create_image(
+        path, shape=stack.shape, dtype=np.float32, spacing={"y": pixel_nm, "x": pixel_nm}, access="views"
+    )
     writer[:] = stack[order]
     if path.name == "aligned.zarr":
         finish(writer, record)
@@ -154,7 +179,9 @@ def _tomogram(made: Made, used: NDArray, order: NDArray, kind: str, rng: np.rand
     volume = gaussian_filter(made.volume, 0.8) + rng.normal(0, 0.004, made.volume.shape)
     volume = np.ascontiguousarray(volume.transpose(0, 2, 1), dtype=np.float32)
     spacing = dict.fromkeys("zyx", pixel_nm)
-    writer = create_image(made.folder / "tomogram.zarr", shape=volume.shape, dtype=np.float32, axes=("z", "y", "x"), spacing=spacing)
+    writer = create_image(
+        made.folder / "tomogram.zarr", shape=volume.shape, dtype=np.float32, axes=("z", "y", "x"), spacing=spacing
+    )
     writer[:] = volume
     n = len(order)
     sigma = 0.08 / np.cos(np.deg2rad(made.tilt_deg[order]))
@@ -169,7 +196,8 @@ def _tomogram(made: Made, used: NDArray, order: NDArray, kind: str, rng: np.rand
     writer.write_table("shifts", columns, {"f_s_px": "pixel", "f_y_px": "pixel"})
     writer.write_table("offsets", {"view": np.arange(n), "offset": rng.normal(0, 0.01, n)})
     writer.attrs |= {
-        "extent": kind, "hz": 1.0, "bin": 1, "thickness_nm": volume.shape[0] * pixel_nm, "thickness_guessed": True, "lambda": 0.1
+        "extent": kind, "hz": 1.0, "bin": 1, "lambda": 0.1,
+        "thickness_nm": volume.shape[0] * pixel_nm, "thickness_guessed": True,
     }  # fmt: skip
     finish(writer, _record("tomography.reconstruct", made.folder, 41.0))
 
@@ -178,13 +206,19 @@ def _halves(made: Made, rng: np.random.Generator, pixel_nm: float) -> None:
     coarse = made.volume[::2, ::2, ::2].transpose(0, 2, 1)
     both = np.stack([coarse + rng.normal(0, 0.01, coarse.shape) for _ in range(2)]).astype(np.float32)
     writer = create_image(
-        made.folder / "halves.zarr", shape=both.shape, dtype=np.float32, axes=("c", "z", "y", "x"), spacing=dict.fromkeys("zyx", 2 * pixel_nm)
+        made.folder / "halves.zarr",
+        shape=both.shape,
+        dtype=np.float32,
+        axes=("c", "z", "y", "x"),
+        spacing=dict.fromkeys("zyx", 2 * pixel_nm),
     )
     writer[:] = both
     finish(writer, _record("tomography.halves", made.folder, 12.0))
 
 
-def _text_files(made: Made, order: NDArray, rng: np.random.Generator, halves: bool, pixel_nm: float, simulated: bool) -> None:
+def _text_files(
+    made: Made, order: NDArray, rng: np.random.Generator, halves: bool, pixel_nm: float, simulated: bool
+) -> None:
     n, folder = len(order), made.folder
     updates, iterations = np.arange(1, 31), np.arange(10, 101, 10)
     joint, last = len(updates), len(iterations)
@@ -206,7 +240,13 @@ def _text_files(made: Made, order: NDArray, rng: np.random.Generator, halves: bo
     half = 1 / (1 + (k / 0.17) ** 6) + rng.normal(0, 0.01, len(k))
     write_tsv(
         folder / "fsc.tsv",
-        {"frequency": k / pixel_nm, "fsc": half, "fsc_full": 2 * half / (1 + half), "fsc_raw": half**4, "fsc_prealigned": half**2},
+        {
+            "frequency": k / pixel_nm,
+            "fsc": half,
+            "fsc_full": 2 * half / (1 + half),
+            "fsc_raw": half**4,
+            "fsc_prealigned": half**2,
+        },
         {"frequency": "1/nm"},
     )
     t = np.deg2rad(made.tilt_deg[order])

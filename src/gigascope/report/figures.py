@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,6 +68,12 @@ def level_shapes(store: StoreReader) -> list[tuple[int, ...]]:
     return [tuple(store.array(level).shape) for level in range(store.n_levels)]
 
 
+def level_spacing(store: StoreReader, level: int) -> list[float]:
+    """Sample to sample of a level along each axis; 1 where it is not known."""
+    dataset = store.attributes["ome"]["multiscales"][0]["datasets"][level]
+    return [float(step) for step in dataset["coordinateTransformations"][0]["scale"]]
+
+
 def shrink(values: NDArray, max_px: int) -> tuple[F32, int]:
     """Block means over whole blocks so that neither side exceeds `max_px`; returns them and the edge of a block."""
     factor = max(1, math.ceil(max(values.shape[-2:]) / max_px))
@@ -91,7 +97,7 @@ def robust_window(values: Sequence[NDArray], percentiles: tuple[float, float] = 
 
 
 def data_uri(values: NDArray, window: tuple[float, float]) -> str:
-    """A picture as `data:` text: `window[0]` black, `window[1]` white, not finite black; (rows, columns), top row first."""
+    """(rows, columns), top row first, as `data:` text; `window[0]` is black, `window[1]` white, NaN black."""
     import imagecodecs
 
     low, high = window
@@ -180,23 +186,18 @@ def orthogonal_slices(store: StoreReader, max_px: int, width_nm: float | None = 
     """
     level = level_for(level_shapes(store), max_px)
     array = store.array(level)
-    step = [s * n / m for s, n, m in zip(_spacing(store), store.shape, array.shape)]
+    step = level_spacing(store, level)
     z, y, x = (n // 2 for n in array.shape)
-    xy = _plane(array[z], (step[1], step[2]), max_px, up=True)
-    xz = _plane(array[:, y], (step[0], step[2]), max_px, up=True)
+    xy = _plane(np.asarray(array[z]), (step[1], step[2]), max_px, up=True)
+    xz = _plane(np.asarray(array[:, y]), (step[0], step[2]), max_px, up=True)
     zy = _plane(np.asarray(array[:, :, x]).T, (step[1], step[0]), max_px, up=True)
     if width_nm is not None:
         xy, xz = xy.cropped(width_nm), xz.cropped(width_nm)
     return OrthogonalSlices(xy, xz, zy)
 
 
-def _spacing(store: StoreReader) -> list[float]:
-    spacing: Mapping[str, float] = store.spacing
-    return [float(spacing.get(axis, 1.0)) for axis in store.axes]
-
-
 def _plane(values: NDArray, spacing: tuple[float, float], max_px: int, up: bool) -> Plane:
-    small, factor = shrink(np.asarray(values), max_px)
+    small, factor = shrink(values, max_px)
     return Plane(small[::-1] if up else small, (spacing[0] * factor, spacing[1] * factor))
 
 
@@ -209,9 +210,25 @@ def cross(slices: OrthogonalSlices, window: tuple[float, float], what: str) -> H
     share_y, share_z_down = height / (height + depth), depth / (height + depth)
     thin = min(share_z, share_z_down) < 0.12
     parts = [
-        picture(slices.xy, window, name="x–y, z = 0", alt=f"{what}: x–y slice through the middle, x to the right, y up"),
-        picture(slices.zy, window, name="z–y", bar=False, thin=thin, alt=f"{what}: z–y slice through the middle, z to the right, y up"),
-        picture(slices.xz, window, name="x–z", bar=False, thin=thin, alt=f"{what}: x–z slice through the middle, x to the right, z up"),
+        picture(
+            slices.xy, window, name="x–y, z = 0", alt=f"{what}: x–y slice through the middle, x to the right, y up"
+        ),
+        picture(
+            slices.zy,
+            window,
+            name="z–y",
+            bar=False,
+            thin=thin,
+            alt=f"{what}: z–y slice through the middle, z to the right, y up",
+        ),
+        picture(
+            slices.xz,
+            window,
+            name="x–z",
+            bar=False,
+            thin=thin,
+            alt=f"{what}: x–z slice through the middle, x to the right, z up",
+        ),
     ]
     columns = f"{100 * share_x:.3f}fr {100 * share_z:.3f}fr"
     rows = f"{100 * share_y:.3f}fr {100 * share_z_down:.3f}fr"

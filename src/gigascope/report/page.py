@@ -35,15 +35,21 @@ def join(parts: Iterable[object], between: str = "") -> Html:
 def tag(name: str, *content: object, **attributes: object) -> Html:
     """`<name attribute="...">content</name>`; `class_` becomes class, other `_` become `-`, None is left out."""
     written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items() if value is not None
+        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"'
+        for key, value in attributes.items()
+        if value is not None
     )
     return Html(f"<{name}{written}>{join(content)}</{name}>")
 
 
 def number(value: object, digits: int = 3) -> str:
     """A number for a person: `digits` significant ones, thousands apart, a real minus; a dash if there is none."""
-    if value is None or isinstance(value, str | bool):
-        return DASH if value is None or value == "" else {True: "yes", False: "no"}.get(value, str(value))  # type: ignore[call-overload, no-any-return]
+    if value is None or value == "":
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
     x = float(value)  # type: ignore[arg-type]
     if not math.isfinite(x):
         return DASH if math.isnan(x) else ("∞" if x > 0 else f"{MINUS}∞")
@@ -79,7 +85,11 @@ def duration(seconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
-    return f"{int(seconds // 60)} min {int(seconds % 60):02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 def _superscript(power: int) -> str:
@@ -149,7 +159,13 @@ class Page:
             tag("nav", *links, aria_label="Sections"),
         )
         body = [
-            tag("section", tag("h2", s.title, id=f"{s.anchor}-title"), s.content, id=s.anchor, aria_labelledby=f"{s.anchor}-title")
+            tag(
+                "section",
+                tag("h2", s.title, id=f"{s.anchor}-title"),
+                s.content,
+                id=s.anchor,
+                aria_labelledby=f"{s.anchor}-title",
+            )
             for s in self.sections
         ]
         return (
@@ -210,7 +226,8 @@ def warnings(messages: Sequence[str], none: str) -> Html:
 def facts(rows: Sequence[tuple[str, object, str]]) -> Html:
     """What was chosen and why: name, value, reason."""
     cells = [
-        tag("div", tag("dt", name), tag("dd", value, class_="chosen"), tag("dd", why, class_="note")) for name, value, why in rows
+        tag("div", tag("dt", name), tag("dd", value, class_="chosen"), tag("dd", why, class_="note"))
+        for name, value, why in rows
     ]
     return tag("dl", *cells, class_="facts") if cells else Html("")
 
@@ -248,7 +265,7 @@ def commands(lines: Sequence[str]) -> Html:
 
 
 def stage_table(records: Sequence[Mapping[str, object]]) -> Html:
-    """Stages with time, device and memory from their provenance records, and the versions and settings behind a fold."""
+    """Stages with time, device and memory, from their provenance records."""
     rows = []
     for r in records:
         gpu = r.get("peak_gpu_memory_bytes")
@@ -264,7 +281,9 @@ def stage_table(records: Sequence[Mapping[str, object]]) -> Html:
             ]
         )
     return table(
-        ["stage", "time", "device", "peak memory", "finished", "host", "code"], rows, "Stages, in the order in which they ran"
+        ["stage", "time", "device", "peak memory", "finished", "host", "code"],
+        rows,
+        "Stages, in the order in which they ran",
     )
 
 

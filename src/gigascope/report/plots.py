@@ -18,6 +18,8 @@ from gigascope.report.page import Html, join, number, plain, tag
 
 F64 = NDArray[np.float64]
 
+Style = Literal["line", "dashed", "dots", "hollow", "linedots"]
+
 WIDTH = 440.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 8.0, 8.0, 40.0
 _MAX_POINTS = 400
@@ -41,7 +43,7 @@ class Series:
     x: ArrayLike
     y: ArrayLike
     band: ArrayLike | None = None
-    style: Literal["line", "dashed", "dots", "hollow", "linedots"] = "line"
+    style: Style = "line"
     colour: int = 1
     names: Sequence[str] | None = None
 
@@ -57,11 +59,12 @@ class Mark:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: label, limits (none: from the data), logarithmic or not; `ticks` are places with their text."""
+    """An axis: label, limits (none: from the data, `zero`: from 0 on), logarithmic or not; `ticks` with their text."""
 
     label: str
     limits: tuple[float, float] | None = None
     log: bool = False
+    zero: bool = False
     ticks: Sequence[tuple[float, str]] | None = None
 
 
@@ -147,7 +150,9 @@ def _frame(curves: Sequence[Series], x: Axis, y: Axis, marks: Sequence[Mark], he
         grow_x, grow_y = unit * inner[0] - (x_high - x_low), unit * inner[1] - (y_high - y_low)
         x_low, x_high, y_low, y_high = x_low - grow_x / 2, x_high + grow_x / 2, y_low - grow_y / 2, y_high + grow_y / 2
     return _Frame(
-        _Scale(x_low, x_high, _LEFT, WIDTH - _RIGHT, x.log), _Scale(y_low, y_high, height - _BOTTOM, _TOP, y.log), height
+        _Scale(x_low, x_high, _LEFT, WIDTH - _RIGHT, x.log),
+        _Scale(y_low, y_high, height - _BOTTOM, _TOP, y.log),
+        height,
     )
 
 
@@ -161,6 +166,8 @@ def _limits(values: F64, axis: Axis, margin: float) -> tuple[float, float]:
     if axis.log:
         spread = max(high / low, 1.5) ** margin
         return low / spread, high * spread if high > low else low * 1.5
+    if axis.zero:
+        return 0.0, max(high, 1e-12) * (1 + margin)
     pad = (high - low) * margin or abs(low) * 0.1 or 1.0
     return low - pad, high + pad
 
@@ -178,7 +185,9 @@ def _log_ticks(low: float, high: float) -> list[float]:
     decades = [10.0**k for k in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
     if len(decades) >= 3:
         return decades[:: max(1, len(decades) // 6)]
-    finer = [m * 10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in (1, 2, 5)]
+    finer = [
+        m * 10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in (1, 2, 5)
+    ]
     inside = [v for v in finer if low <= v <= high]
     return inside if len(inside) >= 2 else ticks(low, high, 4)
 
@@ -205,7 +214,14 @@ def _axes(frame: _Frame, x: Axis, y: Axis) -> list[Html]:
     middle = (_TOP + bottom) / 2
     parts.append(_text(0, 0, y.label, "middle", f"translate(11 {middle:.1f}) rotate(-90)"))
     parts.append(
-        tag("rect", x=f"{_LEFT:g}", y=f"{_TOP:g}", width=f"{right - _LEFT:g}", height=f"{bottom - _TOP:g}", class_="frame")
+        tag(
+            "rect",
+            x=f"{_LEFT:g}",
+            y=f"{_TOP:g}",
+            width=f"{right - _LEFT:g}",
+            height=f"{bottom - _TOP:g}",
+            class_="frame",
+        )
     )
     return parts
 

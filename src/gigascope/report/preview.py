@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gigascope.report.figures import Plane, level_for, level_shapes, shrink
+from gigascope.report.figures import Plane, level_for, level_shapes, level_spacing, shrink
 
 if TYPE_CHECKING:
     from gigascope.store.open import StoreReader
@@ -92,7 +92,7 @@ def preview(
 
 
 def view_weights(tilt: F64, use: NDArray[np.bool_]) -> F64:
-    """Angle that each used view stands for: half the way to its neighbours on both sides; 0 for others. (n,) radians."""
+    """Angle that each used view stands for, half the way to its neighbours; 0 for the others. (n,) radians."""
     weights = np.zeros(len(tilt))
     index = np.flatnonzero(use)
     if index.size > 1:
@@ -109,7 +109,7 @@ def ramp_filtered(rows: NDArray) -> F64:
     wide = np.pad(np.asarray(rows, dtype=np.float64), [(0, 0)] * (rows.ndim - 1) + [(pad, pad)], mode="edge")
     k = np.fft.rfftfreq(wide.shape[-1])
     response = k * 0.5 * (1.0 + np.cos(2.0 * np.pi * k))
-    filtered = np.fft.irfft(np.fft.rfft(wide, axis=-1) * response, n=wide.shape[-1], axis=-1)
+    filtered: F64 = np.fft.irfft(np.fft.rfft(wide, axis=-1) * response, n=wide.shape[-1], axis=-1)
     return filtered[..., pad : pad + n]
 
 
@@ -117,7 +117,7 @@ def _views(store: StoreReader, order: NDArray[np.int64], max_px: int) -> Iterato
     """Views one at a time at screen size, with their pixel size in nm."""
     level = level_for(level_shapes(store), max_px)
     array = store.array(level)
-    step = float(store.spacing["x"]) * store.shape[2] / array.shape[2]
+    step = level_spacing(store, level)[2]
     for index in order:
         view, factor = shrink(np.asarray(array[int(index)]), max_px)
         yield view, step * factor
@@ -133,7 +133,7 @@ def _moved(view: F32, shift: NDArray) -> F32:
 
 
 def _centred(n: int) -> F64:
-    return np.arange(n) - (n - 1) / 2
+    return np.arange(n, dtype=np.float64) - (n - 1) / 2
 
 
 def _sampled(rows: F64, at: F64) -> F64:
@@ -146,4 +146,5 @@ def _sampled(rows: F64, at: F64) -> F64:
     low = np.clip(np.floor(position).astype(np.int64), 0, n - 2)
     part = position - low
     inside = (position >= 0) & (position <= n - 1)
-    return np.where(inside, rows[..., low] * (1 - part) + rows[..., low + 1] * part, 0.0)
+    found: F64 = np.where(inside, rows[..., low] * (1 - part) + rows[..., low + 1] * part, 0.0)
+    return found

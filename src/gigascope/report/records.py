@@ -23,7 +23,9 @@ def what_was_done(records: Sequence[Record]) -> Html:
     versions = {"gigascope": _first(records, "gigascope"), "Python": _first(records, "python"), **packages}
     parts = [
         stage_table(records),
-        details("Inputs and their digests", table(["read by", "input", "path", "digest"], list(inputs.values()), "Inputs")),
+        details(
+            "Inputs and their digests", table(["read by", "input", "path", "digest"], list(inputs.values()), "Inputs")
+        ),
         details(
             "Versions", table(["package", "version"], [list(item) for item in versions.items() if item[1]], "Versions")
         ),
@@ -45,7 +47,9 @@ def reproduce(name: str, records: Sequence[Record]) -> Html:
     return join(
         [
             paragraph(
-                f"With gigascope {version or ''} and the dataset file below saved as ", Html(f"<code>{_escaped(file)}</code>"), ":"
+                f"With gigascope {version or ''} and the dataset file below saved as ",
+                Html(f"<code>{_escaped(file)}</code>"),
+                ":",
             ),
             commands(lines),
             details("The dataset file, defaults written out", commands([dataset_yaml(name, records)])),

@@ -34,7 +34,8 @@ nav { display: flex; flex-wrap: wrap; gap: .35rem 1.1rem; padding: .65rem 0; bor
   font-size: .875rem; }
 a { color: var(--accent); text-decoration: none; }
 a:hover { text-decoration: underline; }
-a:focus-visible, summary:focus-visible, [tabindex]:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+a:focus-visible, summary:focus-visible, [tabindex]:focus-visible { outline: 2px solid var(--accent);
+  outline-offset: 2px; }
 section { padding: 1.75rem 0 .75rem; scroll-margin-top: .5rem; }
 section + section { border-top: 1px solid var(--line); }
 h2 { margin: 0 0 1rem; font-size: 1.375rem; line-height: 1.25; font-weight: 620; letter-spacing: -.01em; }
@@ -49,7 +50,8 @@ figcaption { margin-top: .55rem; color: var(--soft); font-size: .875rem; line-he
 .first { display: grid; gap: 1.25rem 2.5rem; align-items: start; }
 @media (min-width: 64rem) { .first { grid-template-columns: minmax(0, 1.9fr) minmax(17rem, 1fr); } }
 
-.tiles { margin: 0 0 1rem; display: grid; gap: 1px; background: var(--line); border: 1px solid var(--line); border-radius: 6px;
+.tiles { margin: 0 0 1rem; display: grid; gap: 1px; background: var(--line); border: 1px solid var(--line);
+  border-radius: 6px;
   overflow: hidden; grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); }
 .tiles > div { background: var(--ground); padding: .7rem .9rem .75rem; flex: 1; }
 .tiles dt { color: var(--soft); font-size: .8125rem; line-height: 1.35; }
@@ -67,7 +69,8 @@ figcaption { margin-top: .55rem; color: var(--soft); font-size: .875rem; line-he
 @media (min-width: 48rem) { .facts > div { grid-template-columns: 13rem minmax(8rem, 15rem) 1fr; } }
 .chosen { font-weight: 560; overflow-wrap: anywhere; }
 .warnings { margin: 0 0 1rem; padding: 0; list-style: none; max-width: 60rem; }
-.warnings li { margin: 0 0 .5rem; padding: .6rem .9rem; background: var(--warn-ground); border-left: 3px solid var(--warn);
+.warnings li { margin: 0 0 .5rem; padding: .6rem .9rem; background: var(--warn-ground);
+  border-left: 3px solid var(--warn);
   border-radius: 0 4px 4px 0; overflow-wrap: anywhere; }
 .fine { color: var(--fine); }
 
@@ -117,13 +120,17 @@ code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans 
 .plot .line { stroke: var(--k); } .plot .band, .plot .point { fill: var(--k); } .plot .hollow { stroke: var(--k); }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; margin: 0 0 .2rem; padding: 0; list-style: none;
   font-size: .8125rem; color: var(--soft); }
-.legend li::before { content: ""; display: inline-block; width: 1.1rem; height: 0; margin-right: .4rem; vertical-align: .25em;
+.legend li::before { content: ""; display: inline-block; width: 1.1rem; height: 0; margin-right: .4rem;
+  vertical-align: .25em;
   border-top: 2.5px solid var(--k); }
 .legend .dashed::before { border-top-style: dashed; }
-.legend .dots::before { width: .5rem; height: .5rem; border: 0; border-radius: 50%; background: var(--k); vertical-align: .02em; }
-.legend .hollow::before { width: .5rem; height: .5rem; border: 1.5px solid var(--k); background: none; border-radius: 50%;
+.legend .dots::before { width: .5rem; height: .5rem; border: 0; border-radius: 50%; background: var(--k);
+  vertical-align: .02em; }
+.legend .hollow::before { width: .5rem; height: .5rem; border: 1.5px solid var(--k); background: none;
+  border-radius: 50%;
   vertical-align: .02em; }
 .plot-title { margin: 0 0 .15rem; font-weight: 560; font-size: .9375rem; }
-footer { padding-block: 1rem 3rem; color: var(--soft); font-size: .8125rem; border-top: 1px solid var(--line); margin-top: 1.5rem; }
+footer { padding-block: 1rem 3rem; color: var(--soft); font-size: .8125rem; border-top: 1px solid var(--line);
+  margin-top: 1.5rem; }
 @media print { nav { display: none; } section { break-inside: avoid-page; } }
 """

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gigascope.report.tomography_result import TomographyResult, Views
     from gigascope.store.open import StoreReader
 
+
 def tomography_page(result: TomographyResult, picture_px: int = 720) -> str:
     """The whole page as HTML text.
 
@@ -77,7 +78,10 @@ def _flagged(views: Views) -> Html:
     """Table of the views that were left out, flagged or weak, with the reason; the whole table behind a fold."""
     symbols = [Html(f"{letter}<sub>{axis}</sub>") for letter in ("f", "σ") for axis in ("s", "y")]
     header = ["view", "tilt", *symbols, "residual", "overlap", "why"]
-    rows = [_row(views, i, views.reason[i] or ("weak in pre-alignment" if views.weak[i] else "")) for i in range(len(views.index))]
+    rows = [
+        _row(views, i, views.reason[i] or ("weak in pre-alignment" if views.weak[i] else ""))
+        for i in range(len(views.index))
+    ]
     bad = [row for row in rows if row[-1]]
     caption = "Views left out, flagged, or weak in pre-alignment; shifts in pixels of the raw views"
     shown = table(header, bad, caption) if bad else paragraph("No view was left out, flagged, or weak.", class_="fine")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gigascope.report.page import Html, grid, join, number, paragraph, plain
-from gigascope.report.plots import Axis, Mark, Series, plot
+from gigascope.report.plots import Axis, Mark, Series, Style, plot
 
 if TYPE_CHECKING:
     from gigascope.report.tomography_result import Columns, TomographyResult, Views
@@ -25,12 +25,13 @@ def alignment(views: Views, pixel_nm: float) -> Html:
     blocks = [
         _shifts(views, 0, "across the tilt axis", Html("f<sub>s</sub>"), reference),
         _shifts(views, 1, "along the tilt axis", Html("f<sub>y</sub>"), reference),
-        _errors(views) if views.truth is not None else _changes(views),
+        _errors(views, views.truth) if views.truth is not None else _changes(views),
         _path(views),
     ]
     lead = (
-        f"Displacement of each view's content in pixels of the raw views (1 px = {plain(pixel_nm)} nm), band: two predicted "
-        "standard deviations. A common translation of the specimen is not measurable and was taken out of every comparison."
+        f"Displacement of each view's content in pixels of the raw views (1 px = {plain(pixel_nm)} nm), band: two "
+        "predicted standard deviations. A common translation of the specimen cannot be measured and was taken out of "
+        "every comparison."
     )
     return join([paragraph(lead, class_="lead"), grid(*blocks)])
 
@@ -84,17 +85,25 @@ def _left_out(views: Views, y: F64) -> Series:
     return Series("left out", views.tilt_deg[~views.use], y[~views.use], style="hollow", colour=2)
 
 
-def _errors(views: Views) -> Html:
+def _errors(views: Views, truth: F64) -> Html:
     """Length of the error of each view after the gauge is removed."""
-    series = []
-    for label, shifts, colour, style in (("pre-aligned", views.coarse, 0, "hollow"), ("aligned", views.found, 1, "linedots")):
-        error = np.linalg.norm(gauge_free(shifts - views.truth, views), axis=1)
-        rms = float(np.sqrt(np.nanmean(error[views.use] ** 2))) if views.use.any() else np.nan
-        names = _names(views, error)
-        series.append(Series(f"{label}, RMS {number(rms)} px", views.tilt_deg, error, style=style, colour=colour, names=names))  # type: ignore[arg-type]
-    description = "Alignment error of each view against the true shifts, in pixels, against tilt"
-    top = max(float(np.nanmax(np.asarray(s.y))) for s in series) * 1.08
-    return plot(series, TILT, Axis("error (px)", (0.0, top or 1.0)), title="Error against the truth", description=description)
+    return plot(
+        [
+            _error("pre-aligned", views.coarse - truth, views, "hollow", 0),
+            _error("aligned", views.found - truth, views, "linedots", 1),
+        ],
+        TILT,
+        Axis("error (px)", zero=True),
+        title="Error against the truth",
+        description="Alignment error of each view against the true shifts, in pixels, against tilt",
+    )
+
+
+def _error(label: str, difference: F64, views: Views, style: Style, colour: int) -> Series:
+    error = np.linalg.norm(gauge_free(difference, views), axis=1)
+    rms = float(np.sqrt(np.nanmean(error[views.use] ** 2))) if np.isfinite(error[views.use]).any() else np.nan
+    names = _names(views, error)
+    return Series(f"{label}, RMS {number(rms)} px", views.tilt_deg, error, style=style, colour=colour, names=names)
 
 
 def _changes(views: Views) -> Html:
@@ -106,7 +115,14 @@ def _changes(views: Views) -> Html:
                names=_names(views, change[:, 1])),
     ]  # fmt: skip
     description = "What the joint alignment changed against the pre-alignment, in pixels, against tilt"
-    return plot(series, TILT, Axis("change (px)"), title="What the joint alignment changed", description=description, marks=[Mark("y", 0.0)])
+    return plot(
+        series,
+        TILT,
+        Axis("change (px)"),
+        title="What the joint alignment changed",
+        description=description,
+        marks=[Mark("y", 0.0)],
+    )
 
 
 def _path(views: Views) -> Html:
@@ -115,12 +131,30 @@ def _path(views: Views) -> Html:
     lowest = int(np.argmin(np.abs(views.tilt_deg)))
     series = [
         Series("", s, y, style="line", colour=0),
-        Series("negative tilt", *_where(s, y, views.tilt_deg < 0), style="dots", colour=2, names=_some(names, views.tilt_deg < 0)),
-        Series("positive tilt", *_where(s, y, views.tilt_deg >= 0), style="dots", colour=1, names=_some(names, views.tilt_deg >= 0)),
-        Series(f"lowest tilt, {plain(float(views.tilt_deg[lowest]))}°", s[[lowest]], y[[lowest]], style="hollow", colour=3),
+        Series(
+            "negative tilt",
+            *_where(s, y, views.tilt_deg < 0),
+            style="dots",
+            colour=2,
+            names=_some(names, views.tilt_deg < 0),
+        ),
+        Series(
+            "positive tilt",
+            *_where(s, y, views.tilt_deg >= 0),
+            style="dots",
+            colour=1,
+            names=_some(names, views.tilt_deg >= 0),
+        ),
+        Series(
+            f"lowest tilt, {plain(float(views.tilt_deg[lowest]))}°", s[[lowest]], y[[lowest]], style="hollow", colour=3
+        ),
     ]
-    description = "Path of the image shift over the series: shift along the tilt axis against shift across it, in pixels"
-    return plot(series, Axis("f_s (px)"), Axis("f_y (px)"), title="Path of the images", description=description, equal=True)
+    description = (
+        "Path of the image shift over the series: shift along the tilt axis against shift across it, in pixels"
+    )
+    return plot(
+        series, Axis("f_s (px)"), Axis("f_y (px)"), title="Path of the images", description=description, equal=True
+    )
 
 
 def _where(s: F64, y: F64, mask: NDArray[np.bool_]) -> tuple[F64, F64]:
@@ -136,10 +170,15 @@ def quality(result: TomographyResult, views: Views) -> Html:
     blocks = [*_resolution(result, views), _residuals(result, views), *_convergence(result.history)]
     shown = grid(*[b for b in blocks if b])
     if result.halves is None:
-        return join([paragraph("No half tomograms were made (halves.enabled: false), so there is no FSC.", class_="lead"), shown])
+        return join(
+            [
+                paragraph("No half tomograms were made (halves.enabled: false), so there is no FSC.", class_="lead"),
+                shown,
+            ]
+        )
     note = (
-        "Both halves share the alignment, so the FSC speaks of noise, not of the alignment; the FRC of each view against "
-        "the reprojection of the others is the stricter measure."
+        "Both halves share the alignment, so the FSC speaks of noise, not of the alignment; the FRC of each view "
+        "against the reprojection of the others is the stricter measure."
     )
     return join([paragraph(note, class_="lead"), shown])
 
@@ -180,7 +219,9 @@ def _correlation(series: list[Series], unit: str, title: str) -> Html:
     marks = [Mark("y", t, plain(t)) for t in THRESHOLDS]
     label = f"spatial frequency ({unit or 'cycles/px'})"
     description = f"{title}: correlation against spatial frequency, with the thresholds 0.5 and 0.143"
-    return plot(series, Axis(label), Axis("correlation", (-0.1, 1.05)), title=title, description=description, marks=marks)
+    return plot(
+        series, Axis(label), Axis("correlation", (-0.1, 1.05)), title=title, description=description, marks=marks
+    )
 
 
 def _frc(columns: Columns, views: Views) -> Html:
@@ -211,7 +252,7 @@ def per_view(columns: Mapping[str, NDArray[Any]], name: str, views: Views) -> F6
     return np.array([at.get(int(i), np.nan) for i in views.index])
 
 
-_RESIDUAL_LABELS = {
+_RESIDUAL_LABELS: dict[str, tuple[str, int, Style]] = {
     "residual_raw": ("raw", 2, "hollow"),
     "residual_prealigned": ("pre-aligned", 0, "hollow"),
     "residual_aligned": ("aligned", 1, "linedots"),
@@ -226,10 +267,12 @@ def _residuals(result: TomographyResult, views: Views) -> Html:
     if "view" in columns and len(columns["view"]) == len(views.index):
         for name, (label, colour, style) in _RESIDUAL_LABELS.items():
             if name in columns:
-                series.append(Series(label, views.tilt_deg, per_view(columns, name, views), style=style, colour=colour))  # type: ignore[arg-type]
+                series.append(Series(label, views.tilt_deg, per_view(columns, name, views), style=style, colour=colour))
     if not any(s.label == "aligned" for s in series):
         series.append(Series("aligned", views.tilt_deg, views.residual, style="linedots", colour=1))
-    description = "Reprojection residual of each view against the tomogram of the other views, relative to the view, against tilt"
+    description = (
+        "Reprojection residual of each view against the tomogram of the other views, relative to the view, against tilt"
+    )
     return plot(series, TILT, Axis("residual"), title="Reprojection residual", description=description)
 
 
@@ -244,25 +287,28 @@ def _convergence(history: Columns) -> list[Html]:
 def _joint(history: Columns, rows: NDArray[np.bool_]) -> Html:
     if rows.sum() < 2 or "step_rms_px" not in history:
         return Html("")
-    n = np.arange(1, int(rows.sum()) + 1)
+    n = np.arange(1.0, int(rows.sum()) + 1)
     bins = np.asarray(history["level_bin"], dtype=np.float64)[rows] if "level_bin" in history else np.ones(len(n))
     starts = [0, *(np.flatnonzero(np.diff(bins)) + 1)]
     marks = [Mark("x", float(n[i]) - 0.5 if i else float(n[0]), f"bin {plain(float(bins[i]))}") for i in starts]
-    curves = [("RMS over the views", "step_rms_px", "linedots", 1), ("largest", "step_max_px", "line", 0)]
+    curves: list[tuple[str, str, Style, int]] = [
+        ("RMS over the views", "step_rms_px", "linedots", 1),
+        ("largest", "step_max_px", "line", 0),
+    ]
     series = [
-        Series(label, *_broken(n, _positive(history[name][rows]), starts[1:]), style=style, colour=colour)  # type: ignore[arg-type]
+        Series(label, *_broken(n, _positive(history[name][rows]), starts[1:]), style=style, colour=colour)
         for label, name, style, colour in curves
         if name in history
     ]
     return plot(
         series, Axis("update"), Axis("step (px)", log=True), title="Joint alignment: steps of the shifts", marks=marks,
-        description="Length of the steps of the shifts in each update of the joint alignment, in pixels, on a logarithmic scale",
+        description="Length of the steps in each update of the joint alignment, in pixels, on a logarithmic scale",
     )  # fmt: skip
 
 
 def _broken(x: F64, y: F64, before: list[int]) -> tuple[F64, F64]:
     """A curve with gaps before the given points."""
-    return np.insert(x.astype(np.float64), before, np.nan), np.insert(y, before, np.nan)
+    return np.insert(x, before, np.nan), np.insert(y, before, np.nan)
 
 
 def _final(history: Columns, rows: NDArray[np.bool_]) -> Html:
@@ -287,5 +333,3 @@ def rms_error(shifts: F64, views: Views) -> float | None:
         return None
     error = gauge_free(shifts - views.truth, views)[views.use]
     return float(np.sqrt(np.nanmean((error**2).sum(axis=1))))
-
-

@@ -27,8 +27,8 @@ def tomogram_figure(result: TomographyResult, picture_px: int) -> Html:
     low, high = slices.window()
     caption = [
         f"Slices through the middle, to one scale: x–y (left), z–y (right), x–z (below). Dense is bright; black is "
-        f"{number(low)}, white {number(high)} in all three. The volume is {length(width)} × {length(height)} × {length(depth)} "
-        "(x, y, z)"
+        f"{number(low)}, white {number(high)} in all three. The volume is {length(width)} × {length(height)} × "
+        f"{length(depth)} (x, y, z)"
     ]
     if wider:
         caption.append(f"; x is shown over the {length(field)} that the untilted view covers")
@@ -49,7 +49,7 @@ def comparison(result: TomographyResult, views: Views, picture_px: int) -> Html:
     ]
     columns = [(name, _comparable(p)) for name, p in columns]
     rows = [
-        _row("Sinogram", "the row of every view through the middle; structures follow sines where the views are aligned",
+        _row("Sinogram", "the middle row of every view; structures follow sines where the views are aligned",
              [_sinogram(name, p, views, columns) for name, p in columns]),
         _row("x–z slice", "across the tilt axis, where misalignment smears most",
              [_slice(name, "x–z", p.xz, [q.xz for _, q in columns]) for name, p in columns]),
@@ -74,7 +74,10 @@ def _comparable(p: Preview) -> Preview:
     scale = float(finite.std()) or 1.0
     middle = float(np.median(finite))
     return Preview(
-        (p.sinogram - middle) / scale, Plane(p.xz.values / scale, p.xz.spacing), Plane(p.xy.values / scale, p.xy.spacing), p.width_nm
+        (p.sinogram - middle) / scale,
+        Plane(p.xz.values / scale, p.xz.spacing),
+        Plane(p.xy.values / scale, p.xy.spacing),
+        p.width_nm,
     )
 
 
@@ -84,7 +87,7 @@ def _sinogram(name: str, p: Preview, views: Views, columns: list[tuple[str, Prev
     top, bottom = (plain(float(views.tilt_deg[i]), "°") for i in (-1, 0))
     return picture(
         plane, window, name=name, corner=top, low_corner=bottom, aspect=1.25,
-        alt=f"Sinogram of the {name} views: position across the tilt axis to the right, tilt from {bottom} (below) to {top}",
+        alt=f"Sinogram of the {name} views: position across the tilt axis to the right, tilt from {bottom} up to {top}",
     )  # fmt: skip
 
 

@@ -39,8 +39,8 @@ def summary(result: TomographyResult, views: Views) -> str:
     origin = "simulated views" if result.simulated else "views"
     z, y, x = result.tomogram.shape
     return (
-        f"{n} {origin} of {width} × {height} px ({plain(result.pixel_nm, 'nm')} per pixel), tilted from {low} to {high}, "
-        f"aligned without fiducials and reconstructed into {x} × {y} × {z} voxels (x, y, z)."
+        f"{n} {origin} of {width} × {height} px ({plain(result.pixel_nm, 'nm')} per pixel), tilted from {low} to "
+        f"{high}, aligned without fiducials and reconstructed into {x} × {y} × {z} voxels (x, y, z)."
     )
 
 
@@ -48,7 +48,8 @@ def footer(result: TomographyResult) -> str:
     """Version and time."""
     record = result.tomogram.provenance
     made = str(record.get("finished", "")).replace("T", " ").replace("+00:00", " UTC")
-    return f"gigascope {record.get('gigascope', '')}, tomogram finished {made or DASH}, content {result.tomogram.digest[:16]}."
+    version, digest = record.get("gigascope", ""), result.tomogram.digest[:16]
+    return f"gigascope {version}, tomogram finished {made or DASH}, content {digest}."
 
 
 def headlines(result: TomographyResult, views: Views) -> list[Number]:
@@ -56,7 +57,9 @@ def headlines(result: TomographyResult, views: Views) -> list[Number]:
     found: list[Number] = []
     error, before = rms_error(views.found, views), rms_error(views.coarse, views)
     if error is not None:
-        found.append(Number("Alignment error", error, "px", f"RMS against the true shifts; pre-aligned {quantity(before, 'px')}"))
+        found.append(
+            Number("Alignment error", error, "px", f"RMS against the true shifts; pre-aligned {quantity(before, 'px')}")
+        )
     elif np.isfinite(views.sigma[views.use]).any():
         sigma = views.sigma[views.use]
         spread = float(np.median(np.linalg.norm(sigma[np.isfinite(sigma).all(axis=1)], axis=1)))
@@ -69,15 +72,28 @@ def headlines(result: TomographyResult, views: Views) -> list[Number]:
     spacing = result.tomogram.spacing
     same = np.isclose(spacing["z"], spacing["x"], rtol=1e-3)
     size = [float(n * spacing[a]) for n, a in zip(result.tomogram.shape, result.tomogram.axes)]
-    found.append(Number("Voxel size", plain(spacing["x"]), "nm", "in all axes" if same else f"{plain(spacing['z'], 'nm')} in z"))
+    found.append(
+        Number("Voxel size", plain(spacing["x"]), "nm", "in all axes" if same else f"{plain(spacing['z'], 'nm')} in z")
+    )
     guessed = " (a guess)" if result.tomogram.attrs.get("thickness_guessed") else ""
     found.append(Number("Thickness", *_split(length(size[0])), f"of the volume{guessed}"))
     used = int(views.use.sum())
-    found.append(Number("Views used", used, "", f"of {len(views.use)}, {_degrees(views.tilt_deg[0])} to {_degrees(views.tilt_deg[-1])}"))
+    found.append(
+        Number(
+            "Views used",
+            used,
+            "",
+            f"of {len(views.use)}, {_degrees(views.tilt_deg[0])} to {_degrees(views.tilt_deg[-1])}",
+        )
+    )
     seconds = [r.get("wall_s") for r in (s.provenance for s in _stores(result))]
     known = [float(s) for s in seconds if isinstance(s, int | float)]
     if known:
-        found.append(Number("Computing time", *_split(duration(sum(known))), f"on {result.tomogram.provenance.get('device', DASH)}"))
+        found.append(
+            Number(
+                "Computing time", *_split(duration(sum(known))), f"on {result.tomogram.provenance.get('device', DASH)}"
+            )
+        )
     return found
 
 
@@ -91,7 +107,9 @@ def _residual(result: TomographyResult, views: Views) -> list[Number]:
         known = metric(result.metrics, pattern)
         if known:
             parts.append(f"{name} {number(known[0])}")
-    return [Number("Reprojection residual", value, after[1] if after else "", "; ".join(parts) or "median over the views")]
+    return [
+        Number("Reprojection residual", value, after[1] if after else "", "; ".join(parts) or "median over the views")
+    ]
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -115,17 +133,30 @@ def all_warnings(result: TomographyResult, views: Views) -> list[str]:
     attrs = result.tomogram.attrs
     if attrs.get("thickness_guessed") and "thickness" not in said:
         thickness = length(float(attrs.get("thickness_nm") or result.tomogram.shape[0] * result.tomogram.spacing["z"]))
-        found.append(f"The thickness of the volume ({thickness}) is a guess. Set reconstruct.thickness_nm slightly above the specimen's.")
+        found.append(
+            f"The thickness of the volume ({thickness}) is a guess. "
+            "Set reconstruct.thickness_nm slightly above the specimen's."
+        )
     if not result.simulated and "tilt_sign" not in said and "handedness" not in said:
         found.append(
-            "The sense of the tilt cannot be checked from the data: if ingest.tilt_sign is wrong, the tomogram is mirrored in z."
+            "The sense of the tilt cannot be checked from the data: "
+            "if ingest.tilt_sign is wrong, the tomogram is mirrored in z."
         )
-    weak = [f"view {i} at {_degrees(t)}" for i, t, w, u in zip(views.index, views.tilt_deg, views.weak, views.use) if w and u]
+    weak = [
+        f"view {i} at {_degrees(t)}"
+        for i, t, w, u in zip(views.index, views.tilt_deg, views.weak, views.use)
+        if w and u
+    ]
     if weak and "weak" not in said:
-        found.append(f"Pre-alignment could not place {', '.join(weak)}: the shift was interpolated from the neighbours.")
+        found.append(
+            f"Pre-alignment could not place {', '.join(weak)}: the shift was interpolated from the neighbours."
+        )
     left_out = [f"{i} ({_degrees(t)})" for i, t, u in zip(views.index, views.tilt_deg, views.use) if not u]
     if left_out:
-        found.append(f"{_count(len(left_out), 'view')} took no part in the tomogram: {', '.join(left_out)}. The table of views says why.")
+        found.append(
+            f"{_count(len(left_out), 'view')} took no part in the tomogram: {', '.join(left_out)}. "
+            "The table of views says why."
+        )
     return list(dict.fromkeys(found))
 
 
@@ -153,34 +184,68 @@ def decisions(result: TomographyResult, views: Views) -> Html:
 def _geometry(result: TomographyResult, series: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     rows: list[tuple[str, object, str]] = []
     if series.get("tilt_axis_deg") is not None:
-        rows.append(("Tilt axis", _degrees(series["tilt_axis_deg"]), "from the image's upward vertical, counter-clockwise (ingest.tilt_axis_deg)"))
+        rows.append(
+            (
+                "Tilt axis",
+                _degrees(series["tilt_axis_deg"]),
+                "from the image's upward vertical, counter-clockwise (ingest.tilt_axis_deg)",
+            )
+        )
     if series.get("tilt_sign") is not None:
         sign = int(series["tilt_sign"])
-        rows.append(("Tilt sign", f"{sign:+d}".replace("-", "−"), "multiplies the tilt angles of the file; a wrong one mirrors z and leaves no trace in the data"))
-    rows.append(("Position of the specimen", "free", "a translation of the specimen changes the shifts only and is held where the series was found (gauge)"))
+        rows.append(
+            (
+                "Tilt sign",
+                f"{sign:+d}".replace("-", "−"),
+                "multiplies the tilt angles of the file; a wrong one mirrors z and leaves no trace in the data",
+            )
+        )
+    rows.append(
+        (
+            "Position of the specimen",
+            "free",
+            "a translation of the specimen changes the shifts only and is held where the series was found (gauge)",
+        )
+    )
     return rows
 
 
 def _signal_rows(signal: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     rows: list[tuple[str, object, str]] = []
     if signal.get("signal") == "transmission":
-        rows.append(("Signal", "−log(I / I0)", "bright field: absorbance is what projects (ingest.signal: transmission)"))
+        rows.append(
+            ("Signal", "−log(I / I0)", "bright field: absorbance is what projects (ingest.signal: transmission)")
+        )
         if signal.get("i0") is not None:
-            rows.append(("Unscattered intensity I0", quantity(signal["i0"], "counts", 4), "99.5th percentile of all views unless ingest.i0 is set"))
+            rows.append(
+                (
+                    "Unscattered intensity I0",
+                    quantity(signal["i0"], "counts", 4),
+                    "99.5th percentile of all views unless ingest.i0 is set",
+                )
+            )
     elif signal.get("signal"):
         rows.append(("Signal", "values as they are", "dark field, or logged already (ingest.signal: linear)"))
     if signal.get("scale") is not None:
-        rows.append(("Scale", number(signal["scale"], 4), "signal of one unit inside the solver: its standard deviation in the lowest-tilt view"))
+        rows.append(
+            (
+                "Scale",
+                number(signal["scale"], 4),
+                "signal of one unit inside the solver: its standard deviation in the lowest-tilt view",
+            )
+        )
     return rows
 
 
-def _extent_rows(final: Mapping[str, Any], signal: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, object, str]]:
+def _extent_rows(
+    final: Mapping[str, Any], signal: Mapping[str, Any], config: Mapping[str, Any]
+) -> list[tuple[str, object, str]]:
     extent = final.get("extent") or signal.get("extent")
     if not extent:
         return []
     meaning = {
         "object": "an isolated object: the volume is 1.25 times as wide as the views",
-        "section": "a section wider than the field of view: the volume is wide enough for every ray, each view has a free constant",
+        "section": "a section wider than the field of view: the volume holds every ray, each view has a free constant",
         "crop": "a section, with the volume as wide as the views",
     }
     contrast = [number(d, 2) for d in signal.get("extent_contrast") or []]
@@ -188,13 +253,18 @@ def _extent_rows(final: Mapping[str, Any], signal: Mapping[str, Any], config: Ma
     if config.get("extent") not in (None, "auto"):
         why += "; set by reconstruct.extent"
     elif contrast:
-        why += f"; decided from the contrast of middle to sides in three views ({', '.join(contrast)}; an object exceeds 5 in two)"
+        shown = ", ".join(contrast)
+        why += f"; decided from the contrast of middle to sides in three views ({shown}; an object exceeds 5 in two)"
     return [("Extent", str(extent), why)]
 
 
 def _thickness_rows(result: TomographyResult, final: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     nm = float(final.get("thickness_nm") or result.tomogram.shape[0] * result.tomogram.spacing["z"])
-    why = "a guess from the width of the field; set reconstruct.thickness_nm" if final.get("thickness_guessed") else "as set by reconstruct.thickness_nm"
+    why = (
+        "a guess from the width of the field; set reconstruct.thickness_nm"
+        if final.get("thickness_guessed")
+        else "as set by reconstruct.thickness_nm"
+    )
     return [("Thickness", length(nm), why)]
 
 
@@ -204,26 +274,50 @@ def _prealign_rows(coarse: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     residuals = _mapping(coarse.get("residuals"))
     tried = ", ".join(f"{name} {number(value)}" for name, value in residuals.items())
     bin_ = coarse.get("bin")
-    why = f"lowest leave-group-out residual of those tried ({tried})" if len(residuals) > 1 else "cosine-stretched, outward from the lowest tilt"
+    why = (
+        f"lowest leave-group-out residual of those tried ({tried})"
+        if len(residuals) > 1
+        else "cosine-stretched, outward from the lowest tilt"
+    )
     if bin_:
         why += f"; views binned by {number(bin_)}"
     return [("Pre-alignment", str(coarse["method"]), why)]
 
 
-def _solver_rows(result: TomographyResult, final: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, object, str]]:
+def _solver_rows(
+    result: TomographyResult, final: Mapping[str, Any], config: Mapping[str, Any]
+) -> list[tuple[str, object, str]]:
     rows: list[tuple[str, object, str]] = []
     history = result.history
     if "stage" in history and "level_bin" in history:
         bins = list(dict.fromkeys(int(b) for b, s in zip(history["level_bin"], history["stage"]) if str(s) == "joint"))
         if bins:
-            rows.append(("Alignment levels", "bin " + ", ".join(map(str, bins)), "coarse to fine; chosen from the size unless reconstruct.align.bins is set"))
+            rows.append(
+                (
+                    "Alignment levels",
+                    "bin " + ", ".join(map(str, bins)),
+                    "coarse to fine; chosen from the size unless reconstruct.align.bins is set",
+                )
+            )
     if config.get("method") == "wbp":
         rows.append(("Method", "weighted backprojection", "reconstruct.method: wbp"))
     else:
         weight = final.get("lambda", config.get("lambda"))
         if weight is not None:
-            rows.append(("Method", f"total variation, λ = {plain(float(weight))}", "weight for data of unit standard deviation; larger is smoother"))
-    rows.append(("Binning of the tomogram", number(final.get("bin", config.get("bin", 1))), "1 is the pixel size of the views (reconstruct.bin)"))
+            rows.append(
+                (
+                    "Method",
+                    f"total variation, λ = {plain(float(weight))}",
+                    "weight for data of unit standard deviation; larger is smoother",
+                )
+            )
+    rows.append(
+        (
+            "Binning of the tomogram",
+            number(final.get("bin", config.get("bin", 1))),
+            "1 is the pixel size of the views (reconstruct.bin)",
+        )
+    )
     return rows
 
 

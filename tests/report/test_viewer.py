@@ -1,0 +1,136 @@
+"""Properties of the viewer: what it serves and how, without a browser."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+
+from gigascope.errors import UserError
+from gigascope.report import viewer
+from gigascope.store.open import open_store
+
+
+def fetch(url: str, headers: dict[str, str] | None = None, method: str = "GET"):
+    return urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}, method=method), timeout=20)
+
+
+def layer_of(served, name: str) -> dict:
+    return next(x for x in served.neuroglancer.state.to_json()["layers"] if x["name"] == name)
+
+
+@pytest.fixture(scope="module")
+def served(made):
+    return viewer.serve(made.folder)
+
+
+def test_tomogram_and_aligned_views_are_shown(served):
+    assert served.layers == ["tomogram", "aligned"]
+    with fetch(served.url) as answer:
+        assert b"neuroglancer" in answer.read()
+
+
+def test_shards_are_given_out_in_ranges(made, served):
+    base = layer_of(served, "tomogram")["source"]["url"].removesuffix("|zarr3:")
+    with fetch(f"{base}zarr.json") as answer:
+        assert json.load(answer)["attributes"]["gigascope"]["complete"] is True
+    shard = next(p for p in (made.folder / "tomogram.zarr" / "0" / "c").rglob("*") if p.is_file())
+    url = base + str(shard.relative_to(made.folder / "tomogram.zarr"))
+    content = shard.read_bytes()
+    for given, expected in [("bytes=100-299", content[100:300]), ("bytes=-68", content[-68:])]:
+        with fetch(url, {"Range": given}) as answer:
+            assert answer.status == 206
+            assert answer.read() == expected
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    with fetch(url, method="HEAD") as answer:
+        assert int(answer.headers["Content-Length"]) == len(content)
+
+
+@pytest.mark.parametrize("path", ["../secret.txt", "%2e%2e/secret.txt", "tomogram.zarr/../../secret.txt"])
+def test_nothing_outside_the_folder_is_given_out(made, served, path):
+    (made.folder.parent / "secret.txt").write_text("secret", encoding="utf-8")
+    base = layer_of(served, "tomogram")["source"]["url"].split("tomogram.zarr")[0]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        fetch(base + path)
+    assert refused.value.code in (403, 404)
+
+
+def test_missing_shard_is_not_found(served):
+    base = layer_of(served, "tomogram")["source"]["url"].removesuffix("|zarr3:")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        fetch(base + "0/c/99/0/0")
+    assert refused.value.code == 404
+
+
+def test_centres_lie_over_each_other_in_nanometres(measured):
+    stores = {
+        name: (open_store(measured.folder / f"{name}.zarr"), f"http://x/{name}.zarr")
+        for name in ("tomogram", "aligned")
+    }
+    shown = viewer.state(stores)
+    assert shown["dimensions"]["x"] == [1.5e-9, "m"]
+    assert list(shown["dimensions"])[:3] == ["x", "y", "z"]
+    assert shown["position"][:3] == [0.0, 0.0, 0.0]
+    for layer in shown["layers"]:
+        store = stores[layer["name"]][0]
+        for row, (axis, n) in zip(layer["source"]["transform"]["matrix"], zip(store.axes, store.shape)):
+            assert row[-1] == (-n / 2 if axis in "zyx" else 0)
+
+
+def test_window_is_that_of_the_store(made):
+    store = open_store(made.folder / "tomogram.zarr")
+    shown = viewer.state({"tomogram": (store, "http://x")})
+    assert tuple(shown["layers"][0]["shaderControls"]["normalized"]["range"]) == store.window
+    assert shown["layout"]["layout"] == "4panel"
+
+
+def test_views_have_a_panel_of_their_own_with_the_tilt_to_scroll(made):
+    stores = {
+        name: (open_store(made.folder / f"{name}.zarr"), "http://x") for name in ("tomogram", "aligned", "tilt_series")
+    }
+    shown = viewer.state(stores)
+    panels = shown["layout"]["children"]
+    assert [panel["layout"] for panel in panels] == ["4panel", "xy", "xy"]
+    assert "tilt" in shown["dimensions"]
+
+
+def test_second_volume_is_hidden_behind_the_first(made):
+    stores = {name: (open_store(made.folder / f"{name}.zarr"), "http://x") for name in ("tomogram", "halves")}
+    assert [layer["visible"] for layer in viewer.state(stores)["layers"]] == [True, False]
+
+
+def test_one_store_can_be_shown_alone(made):
+    assert viewer.serve(made.folder / "tomogram.zarr").layers == ["tomogram"]
+    assert viewer.serve(made.folder / "prealigned.zarr" / "zarr.json").layers == ["prealigned"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "layers", "words"),
+    [
+        ("no_such", None, "no such results folder"),
+        (".", ["tomogran"], "Stores: aligned"),
+        ("empty", None, "no finished store"),
+    ],
+)
+def test_what_is_not_there_is_said(made, folder, layers, words):
+    (made.folder / "empty").mkdir(exist_ok=True)
+    with pytest.raises(UserError, match=words):
+        viewer.serve(made.folder / folder, layers)
+
+
+def test_taken_port_is_said(made):
+    import subprocess
+    import sys
+
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        # a process of its own: the server of this one is running already
+        code = f"from gigascope.report.viewer import serve; serve({str(made.folder)!r}, port={port})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "UserError" in done.stderr
+    assert "--port" in done.stderr
