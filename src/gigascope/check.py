@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from gigascope.config.dataset import Dataset, load_dataset
+from gigascope.registry import stages
 from gigascope.runtime.memory import human_bytes
 from gigascope.runtime.resources import Estimate
-from gigascope.stage import stages
 
 # The module of a pipeline that knows shapes and needs: `read_header(dataset)` there opens the inputs.
 PLANS = {"tomography": "gigascope.tomography.plan"}

@@ -83,8 +83,8 @@ def stages(
     pipeline: Annotated[str | None, typer.Argument(help="Only this chain.")] = None,
 ) -> None:
     """List the stages with their inputs, outputs and config section."""
-    from gigascope.stage import MODULES
-    from gigascope.stage import stages as declared
+    from gigascope.registry import MODULES
+    from gigascope.registry import stages as declared
 
     if pipeline is not None and pipeline not in MODULES:
         raise UserError(f"there is no pipeline {pipeline!r}.", do=f"Known: {', '.join(MODULES)}.")

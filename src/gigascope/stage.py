@@ -7,14 +7,12 @@ torch, and makes the imports of one stage those of its own function, so that its
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gigascope.config.section import Section
-from gigascope.errors import UserError
 
 if TYPE_CHECKING:
     from gigascope.runtime.resources import Estimate
@@ -54,11 +52,8 @@ class Stage:
         return self.name.split(".")[1]
 
 
-# Where the stages of a pipeline are declared, in the order in which they run.
-MODULES: dict[str, tuple[str, ...]] = {
-    "tomography": ("gigascope.tomography.stages", "gigascope.report.stages"),
-}
-_registry: dict[str, Stage] = {}
+# Filled as declaring modules are imported; `gigascope.registry` imports them.
+DECLARED: dict[str, Stage] = {}
 F = TypeVar("F", bound=Callable[..., None])
 
 
@@ -88,41 +83,12 @@ def stage(
 
     def declare(function: F) -> F:
         title = (function.__doc__ or "").strip().split("\n")[0]
-        _registry[name] = Stage(
+        DECLARED[name] = Stage(
             name, section, inputs, outputs, function, optional_inputs or {}, estimate, reads_inputs, gpu, title
         )
         return function
 
     return declare
-
-
-def stages(pipeline: str | None = None) -> list[Stage]:
-    """All declared stages, of one pipeline or of all, in order of running."""
-    for chain in MODULES if pipeline is None else (pipeline,):
-        for module in MODULES[chain]:
-            importlib.import_module(module)
-    return [s for s in _registry.values() if pipeline is None or s.pipeline == pipeline]
-
-
-def get_stage(name: str) -> Stage:
-    """The stage of that name.
-
-    Raises
-    ------
-    UserError : there is none
-    """
-    pipeline = name.split(".")[0]
-    known = {s.name: s for s in stages(pipeline)} if pipeline in MODULES else {}
-    if name not in known:
-        import difflib
-
-        names = [s.name for s in stages()]
-        near = difflib.get_close_matches(name, names, n=1)
-        raise UserError(
-            f"there is no stage {name!r}.",
-            do=f"Did you mean {near[0]}?" if near else f"Stages: {', '.join(names)}.",
-        )
-    return known[name]
 
 
 def section_of(dataset: Any, stage: Stage) -> dict[str, Any]:

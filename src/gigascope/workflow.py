@@ -21,11 +21,12 @@ from pydantic import Field, ValidationError
 
 from gigascope.config.dataset import Dataset, load_dataset
 from gigascope.config.section import Section, explain
-from gigascope.errors import UserError
+from gigascope.errors import EXIT_USER, UserError
+from gigascope.registry import get_stage
 from gigascope.runtime.plan import plan_stage
 from gigascope.runtime.raw_digest import raw_digests
 from gigascope.runtime.resources import Estimate
-from gigascope.stage import Stage, get_stage
+from gigascope.stage import Stage
 
 # More than any stage makes use of; Snakemake takes it down to the machine's cores, a cluster profile to its own limit.
 MAX_THREADS = 32
@@ -208,16 +209,15 @@ def bring_own_commands() -> None:
 
 
 def _for_snakemake(function: Callable[P, T]) -> Callable[P, T]:
-    """Snakemake prints its own errors in one line; a UserError on its way through it becomes one of them."""
+    """End Snakemake with a UserError's message alone: raised as it is, Snakemake would add frames of our code."""
 
     @functools.wraps(function)
     def call(*arguments: P.args, **keywords: P.kwargs) -> T:
         try:
             return function(*arguments, **keywords)
         except UserError as error:
-            from snakemake_interface_common.exceptions import WorkflowError
-
-            raise WorkflowError(str(error)) from None
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(EXIT_USER) from None
 
     return call
 

@@ -21,6 +21,8 @@ import gigascope
 
 # Runs every stage, and is handed to it rather than imported by it.
 RUNTIME = "gigascope.runtime.context"
+# Draw progress bars and look at processes: another version of them changes no result.
+NOT_COUNTED = {"rich", "psutil"}
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _function_closure(tree: ast.Module, name: str, module: str) -> tuple[str, li
 def _versions(names: set[str]) -> dict[str, str]:
     """Installed versions of the distributions behind top-level module names; the standard library is left out."""
     found = {}
-    for name in sorted(names - set(sys.stdlib_module_names)):
+    for name in sorted(names - NOT_COUNTED - set(sys.stdlib_module_names)):
         for distribution in _distributions().get(name, []):
             found[distribution] = importlib.metadata.version(distribution)
     return found

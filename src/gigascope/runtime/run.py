@@ -16,12 +16,13 @@ from typing import Any
 
 from gigascope.config.section import canonical_json
 from gigascope.errors import UserError
+from gigascope.registry import get_stage
 from gigascope.runtime import lock, memory, provenance
 from gigascope.runtime.context import Context
 from gigascope.runtime.device import describe
 from gigascope.runtime.fingerprint import fingerprint
 from gigascope.runtime.plan import Plan, read_plan
-from gigascope.stage import Kind, Stage, get_stage
+from gigascope.stage import Kind, Stage
 
 STALE_S = 24 * 3600.0
 _log = logging.getLogger("gigascope.run")

@@ -43,7 +43,7 @@ class AstraProjector:
                 do="Set reconstruct.hz: 1 or reconstruct.projector: own.",
             )
         self._astra = astra
-        self._operators: dict[tuple[bytes, int, tuple[int, int]], Any] = {}
+        self._operators: dict[tuple[bytes, int, int, int], Any] = {}
 
     def project(
         self, volume: Tensor, angles: Tensor, n_s: int, hz: float = 1.0, out: Tensor | None = None
@@ -63,7 +63,7 @@ class AstraProjector:
         self, sinogram: Tensor, angles: Tensor, shape_zx: tuple[int, int], hz: float = 1.0, out: Tensor | None = None
     ) -> Tensor:
         """See :func:`gigascope.kernels.projector.backproject`."""
-        n_tilts, n_s, n_y = sinogram.shape
+        n_s, n_y = sinogram.shape[1:]
         out = torch.empty(*shape_zx, n_y, dtype=sinogram.dtype, device=sinogram.device) if out is None else out
         if sinogram.is_cuda:
             self._cuda(out, sinogram, angles, n_s, self._astra.experimental.direct_BP3D)
@@ -76,7 +76,7 @@ class AstraProjector:
     def _operator(self, angles: Tensor, n_s: int, shape_zx: tuple[int, int]) -> Any:
         """ASTRA's 2-D linear projector of one slice (z rows, x columns); its angle sense is opposite to ours."""
         turned = -angles.double().cpu().numpy()
-        key = (turned.tobytes(), n_s, tuple(shape_zx))
+        key = (turned.tobytes(), n_s, *shape_zx)
         if key not in self._operators:
             volume = self._astra.create_vol_geom(*shape_zx)
             views = self._astra.create_proj_geom("parallel", 1.0, n_s, turned)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gigascope.config.tomography import Prealign
 from gigascope.tomography.alignment import Alignment
 from gigascope.tomography.layout import prealign_bin
 from gigascope.tomography.prealign import PrealignSettings, prealign
 from gigascope.tomography.series import Series
+
+if TYPE_CHECKING:
+    from gigascope.config.tomography import Prealign
 
 
 @dataclass(frozen=True)

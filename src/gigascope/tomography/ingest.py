@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gigascope.config.tomography import Ingest, PhantomSeries
 from gigascope.errors import UserError
 from gigascope.store.readers.source import TiltSeriesSource
 from gigascope.tomography import phantom
 from gigascope.tomography.series import SeriesFacts
 from gigascope.tomography.signal import SignalModel, SignalSettings
+
+if TYPE_CHECKING:
+    from gigascope.config.tomography import Ingest, PhantomSeries
 
 
 def signal_settings(cfg: Ingest) -> SignalSettings:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gigascope.config.tomography import Reconstruct
 from gigascope.tomography import geometry
+
+if TYPE_CHECKING:
+    from gigascope.config.tomography import Reconstruct
 
 
 @dataclass(frozen=True)

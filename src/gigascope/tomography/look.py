@@ -77,7 +77,8 @@ def _describe(path: str, source: TiltSeriesSource, overrides: dict[str, Any]) ->
         "the width across the axis" if extent == "object" else "half the field's width"
     )
     notes = {key: note for key, note in notes.items() if not note.startswith("from ingest.")}
-    return {"inputs": {"tilt_series": str(Path(path))}, "ingest": ingest, "reconstruct": {"thickness_nm": thickness}}, notes
+    inputs = {"tilt_series": str(Path(path))}
+    return {"inputs": inputs, "ingest": ingest, "reconstruct": {"thickness_nm": thickness}}, notes
 
 
 def _contrast(source: TiltSeriesSource) -> float:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from gigascope.config.tomography import Ingest, TomographyInputs
+from typing import TYPE_CHECKING
+
 from gigascope.store.readers.source import TiltSeriesSource
+
+if TYPE_CHECKING:
+    from gigascope.config.tomography import Ingest, TomographyInputs
 
 
 def open_source(inputs: TomographyInputs, cfg: Ingest) -> TiltSeriesSource:

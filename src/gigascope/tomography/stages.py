@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from gigascope.config import tomography as config
 from gigascope.errors import UserError
@@ -31,13 +32,14 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     from gigascope.tomography.signal_estimate import estimate_signal
     from gigascope.tomography.source import open_source
 
+    views: Iterable[Any]
     if ctx.inputs_section.phantom is not None:
-        stack, facts = raw.simulated(ctx.inputs_section.phantom, ctx.seed)
-        shape, dtype, views = stack.shape, stack.dtype, stack
+        views, facts = raw.simulated(ctx.inputs_section.phantom, ctx.seed)
+        shape, dtype = views.shape, views.dtype
     else:
         source = open_source(ctx.inputs_section, cfg)
-        facts = raw.facts_of(source, cfg)
-        shape, dtype, views = source.shape, source.dtype, raw.checked_views(source, cfg.exclude)
+        views, facts = raw.checked_views(source, cfg.exclude), raw.facts_of(source, cfg)
+        shape, dtype = source.shape, source.dtype
     for note in facts.notes:
         ctx.log.info("%s", note)
     series = ctx.create(
@@ -51,8 +53,10 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     mask = series.create_array("mask", shape, np.uint8, access="views")
     with LayerWriter(series.array, series.path) as pixels, LayerWriter(mask, series.path) as valid:
         for view in ctx.progress(views, what="reading", unit="view", total=shape[0]):
-            pixels.append(view)
-            valid.append(np.isfinite(view))
+            # values that are not finite are left in excluded views only
+            finite = np.isfinite(view)
+            pixels.append(np.where(finite, view, 0))
+            valid.append(finite)
     model = estimate_signal(
         series.array,
         np.deg2rad(facts.tilt_deg),

@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from gigascope.config.tomography import Reconstruct
 from gigascope.tomography import geometry, masks
 from gigascope.tomography.alignment import Alignment, AlignParameters, AlignUpdate
 from gigascope.tomography.joint import JointSolver
@@ -29,6 +28,9 @@ from gigascope.tomography.reconstruct import (
     weighted_backprojection,
 )
 from gigascope.tomography.series import Series
+
+if TYPE_CHECKING:
+    from gigascope.config.tomography import Reconstruct
 
 F64 = NDArray[np.float64]
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gigascope.errors import UserError
-from gigascope.store.readers import describe, describe_lines, find_tilt_series, open_tilt_series
+from gigascope.store.readers.source import describe, describe_lines
+from gigascope.store.readers.tilt_series import find_tilt_series, open_tilt_series
 
 SERI = (2, 1)  # two bytes per section: the tilt angle
 

@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from gigascope.errors import ShapeError, UserError
-from gigascope.store.writers import (
-    read_aln,
-    read_portal_json,
-    read_tlt,
-    read_xf,
-    read_xf_matrices,
-    write_aln,
-    write_portal_json,
-    write_tlt,
-    write_xf,
-)
+from gigascope.store.writers.aln import read_aln, write_aln
+from gigascope.store.writers.portal import read_portal_json, write_portal_json
+from gigascope.store.writers.xf import read_tlt, read_xf, read_xf_matrices, write_tlt, write_xf
 
 AXES = [0.0, 12.5, -90.0, 85.3, 175.0]
 TOLERANCE_PX = 1e-3  # specification, section 2.3

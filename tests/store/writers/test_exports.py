@@ -12,15 +12,11 @@ import tifffile
 import zarr
 
 from gigascope.errors import ShapeError, UserError
-from gigascope.store.readers import open_tilt_series
+from gigascope.store.readers.tilt_series import open_tilt_series
 from gigascope.store.writers import mrc as mrc_module
-from gigascope.store.writers import (
-    write_mrc_stack,
-    write_mrc_volume,
-    write_tiff_stack,
-    write_tiff_volume,
-    write_tlt,
-)
+from gigascope.store.writers.mrc import write_mrc_stack, write_mrc_volume
+from gigascope.store.writers.tiff import write_tiff_stack, write_tiff_volume
+from gigascope.store.writers.xf import write_tlt
 
 
 @pytest.fixture

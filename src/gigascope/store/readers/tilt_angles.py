@@ -23,8 +23,11 @@ SAME_DEG = 0.005  # angles are written with two decimals
 class EvenSeries(Protocol):
     """Evenly spaced angles, given by the first and the last."""
 
-    first_deg: float
-    last_deg: float
+    @property
+    def first_deg(self) -> float: ...
+
+    @property
+    def last_deg(self) -> float: ...
 
 
 AnglesByHand = Sequence[float] | np.ndarray | Path | str | EvenSeries

@@ -1,0 +1,44 @@
+"""Which pipelines there are, where their stages are declared, and stages by name.
+
+Apart from `gigascope.stage`, which every stage's fingerprint covers: a new pipeline must not make the others run again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from gigascope.errors import UserError
+from gigascope.stage import DECLARED, Stage
+
+# Where the stages of a pipeline are declared, in the order in which they run.
+MODULES: dict[str, tuple[str, ...]] = {
+    "tomography": ("gigascope.tomography.stages", "gigascope.report.stages"),
+}
+
+
+def stages(pipeline: str | None = None) -> list[Stage]:
+    """All declared stages, of one pipeline or of all, in order of running."""
+    for chain in MODULES if pipeline is None else (pipeline,):
+        for module in MODULES[chain]:
+            importlib.import_module(module)
+    return [s for s in DECLARED.values() if pipeline is None or s.pipeline == pipeline]
+
+
+def get_stage(name: str) -> Stage:
+    """The stage of that name.
+
+    Raises
+    ------
+    UserError : there is none
+    """
+    pipeline = name.split(".")[0]
+    known = {s.name: s for s in stages(pipeline)} if pipeline in MODULES else {}
+    if name not in known:
+        names = [s.name for s in stages()]
+        near = difflib.get_close_matches(name, names, n=1)
+        raise UserError(
+            f"there is no stage {name!r}.",
+            do=f"Did you mean {near[0]}?" if near else f"Stages: {', '.join(names)}.",
+        )
+    return known[name]
