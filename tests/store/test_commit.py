@@ -133,6 +133,7 @@ def state(finals):
 
 def test_publish_replaces_all_and_leaves_nothing_behind(tmp_path, old_and_new):
     moves, old = old_and_new
+    (tmp_path / "results" / ".trash-a.zarr-of-a-killed-job" / "0").mkdir(parents=True)
     publish(moves)
     new = state([final for _, final in moves])
     assert all(a != b and b is not None for a, b in zip(old, new))

@@ -107,9 +107,11 @@ def test_store_without_an_image_keeps_tables_and_arrays(tmp_path):
         store.array()
 
 
-def test_open_writer_refuses_what_is_no_unfinished_store(tmp_path):
+def test_open_writer_refuses_what_is_no_unfinished_store(tmp_path, finished_store):
     with pytest.raises(UserError, match="no unfinished store"):
         open_writer(tmp_path / "nothing.zarr")
+    with pytest.raises(UserError, match="it is finished"):
+        open_writer(finished_store(tmp_path / "a.zarr"))
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,8 @@ def open_writer(path: Path) -> StoreWriter:
     try:
         group = zarr.open_group(path, mode="r+", zarr_format=3)
         record: Any = group.attrs["gigascope"]
+        if record["complete"]:
+            raise ValueError("it is finished")
         image = record["image"]
         if image is None:
             return StoreWriter(path, group)
