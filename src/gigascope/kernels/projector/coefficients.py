@@ -42,3 +42,36 @@ def ray_table(angles: Tensor, n_s: int, shape_zx: tuple[int, int], hz: float) ->
     gamma = inner_centre - alpha * ((n_s - 1) / 2) - beta * outer_centre
     weight = torch.where(planes, hz / c.abs(), 1 / s.abs())
     return torch.stack(((~planes).to(torch.float64), alpha, beta, gamma, weight), dim=1)
+
+
+def sample_table(angles: Tensor, n_s: int, shape_zx: tuple[int, int], hz: float) -> Tensor:
+    """Coefficients of the gather form of the adjoint: which detector samples see a voxel, and with what weight.
+
+    In both branches voxel (z, x) projects to the sample position cos x + hz sin z + centre, and a sample i within the
+    reach of it has weight g (1 - |i - position| / reach). A line holds two neighbouring samples; where the reach is
+    above 1 (columns with hz > 1) a view has several lines.
+
+    Parameters
+    ----------
+    angles, n_s, shape_zx, hz : as in :func:`ray_table`
+
+    Returns
+    -------
+    (line, 7) float64: view, factor of x, factor of z, centre, reach, g, offset of the line's first sample
+    """
+    n_z, n_x = shape_zx
+    cos, sin = torch.cos(angles), torch.sin(angles)
+    planes = cos.abs() >= sin.abs() * hz
+    reach = torch.where(planes, cos.abs(), sin.abs() * hz)
+    centre = (n_s - 1) / 2 - cos * ((n_x - 1) / 2) - hz * sin * ((n_z - 1) / 2)
+    view = torch.arange(angles.shape[0], dtype=torch.float64, device=angles.device)
+    # hz over the reach is the weight of both branches: hz / |cos| and 1 / |sin|
+    columns = (view, cos, hz * sin, centre, reach, hz / reach, torch.zeros_like(cos))
+    lines = torch.stack(columns, dim=1)
+    # an open interval of length 2 reach holds at most ceil(2 reach) samples; the margin is rounding at reach 1
+    n_lines = torch.ceil(reach - 1e-9).clamp(min=1).long()
+    lines = lines.repeat_interleave(n_lines, dim=0)
+    number = torch.arange(lines.shape[0], device=angles.device)
+    first = (n_lines.cumsum(0) - n_lines).repeat_interleave(n_lines)
+    lines[:, 6] = 2 * (number - first)
+    return lines

@@ -9,7 +9,22 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from gigascope.kernels.parallel import parallel_kernel
+from gigascope.kernels.parallel import inline_kernel, parallel_kernel
+from gigascope.kernels.simd import (
+    divide,
+    first_lanes,
+    fma,
+    lanes_of,
+    larger,
+    load,
+    load_part,
+    multiply,
+    root,
+    splat,
+    store,
+    store_part,
+    subtract,
+)
 
 
 def gradient(u: Tensor, hz: float = 1.0) -> Tensor:
@@ -28,7 +43,9 @@ def gradient_adjoint(p: Tensor, hz: float = 1.0) -> Tensor:
 
 def dual_step_(p: Tensor, ubar: Tensor, lam: float, sigma: float, hz: float = 1.0) -> None:
     """See :func:`gigascope.kernels.tv.dual_step_`; all contiguous."""
-    _dual_step(p.detach().numpy(), ubar.detach().numpy(), _scalar(p, lam), _scalar(p, sigma), _scalar(p, sigma / hz))
+    floor = max(lam, torch.finfo(p.dtype).tiny)
+    numbers = (_scalar(p, number) for number in (lam, floor, sigma, sigma / hz))
+    _dual_step(p.detach().numpy(), ubar.detach().numpy(), *numbers)
 
 
 def primal_step_(
@@ -105,21 +122,50 @@ def _gradient_adjoint(p, per_hz, out):
                 out[z, x, y] += py[y - 1]
 
 
+@inline_kernel
+def _raised_and_clipped(pz, px, py, here, up, right, back, lam, floor, sigma, sigma_z):
+    """Vectors of the three components after the step and the projection onto the ball."""
+    a = fma(sigma_z, subtract(up, here), pz)
+    b = fma(sigma, subtract(right, here), px)
+    c = fma(sigma, back, py)
+    norm = root(fma(a, a, fma(b, b, multiply(c, c))))
+    # lam / max(norm, lam) is 1 inside the ball; the floor keeps 0 / 0 away at lam = 0
+    scale = divide(lam, larger(norm, floor))
+    return multiply(scale, a), multiply(scale, b), multiply(scale, c)
+
+
 @parallel_kernel
-def _dual_step(p, ubar, lam, sigma, sigma_z):
+def _dual_step(p, ubar, lam, floor, sigma, sigma_z):
     n_z, n_x, n_y = ubar.shape
+    u, target = ubar.reshape(-1), p.reshape(-1)
+    lanes = lanes_of(u)
+    lams, floors, sigmas, sigmas_z = splat(lam), splat(floor), splat(sigma), splat(sigma_z)
     for z in prange(n_z):
+        to_up = n_x * n_y if z < n_z - 1 else 0
         for x in range(n_x):
-            here, up, right = ubar[z, x], ubar[min(z + 1, n_z - 1), x], ubar[z, min(x + 1, n_x - 1)]
-            for y in range(n_y):
-                a = p[0, z, x, y] + sigma_z * (up[y] - here[y])
-                b = p[1, z, x, y] + sigma * (right[y] - here[y])
-                c = p[2, z, x, y] + sigma * (here[min(y + 1, n_y - 1)] - here[y])
-                norm = math.sqrt(a * a + b * b + c * c)
-                scale = lam / norm if norm > lam else lam * 0 + 1
-                p[0, z, x, y] = scale * a
-                p[1, z, x, y] = scale * b
-                p[2, z, x, y] = scale * c
+            to_right = n_y if x < n_x - 1 else 0
+            i = (z * n_x + x) * n_y
+            j, k = i + n_z * n_x * n_y, i + 2 * n_z * n_x * n_y
+            # a full vector needs its right neighbour too; 1 to `lanes` samples are left for the last one
+            n_full = (n_y - 1) // lanes * lanes
+            for y in range(0, n_full, lanes):
+                here = load(u, i + y)
+                back = subtract(load(u, i + y + 1), here)
+                up, right = load(u, i + y + to_up), load(u, i + y + to_right)
+                parts = load(target, i + y), load(target, j + y), load(target, k + y)
+                a, b, c = _raised_and_clipped(*parts, here, up, right, back, lams, floors, sigmas, sigmas_z)
+                store(target, i + y, a)
+                store(target, j + y, b)
+                store(target, k + y, c)
+            y, n = n_full, n_y - n_full
+            here = load_part(u, i + y, n)
+            back = first_lanes(subtract(load_part(u, i + y + 1, n - 1), here), n - 1)
+            up, right = load_part(u, i + y + to_up, n), load_part(u, i + y + to_right, n)
+            parts = load_part(target, i + y, n), load_part(target, j + y, n), load_part(target, k + y, n)
+            a, b, c = _raised_and_clipped(*parts, here, up, right, back, lams, floors, sigmas, sigmas_z)
+            store_part(target, i + y, a, n)
+            store_part(target, j + y, b, n)
+            store_part(target, k + y, c, n)
 
 
 @parallel_kernel

@@ -45,15 +45,25 @@ def resample(
 def translate(views: Tensor, shifts: Tensor, order: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """See :func:`gigascope.kernels.warp.translate`; all contiguous."""
     out, valid = torch.empty_like(views), torch.empty_like(views)
-    tables = []
+    numpy = []
     for axis in (1, 2):
         n = views.shape[axis]
         where = _coordinates(shifts, axis, n)
         index, weights = axis_taps(where, n, order)
-        low, high, inside = axis_footprint(where, n)
-        tables += [index.numpy(), weights.to(views.dtype).numpy(), low.numpy(), high.numpy(), inside.numpy()]
-    _translate(views.detach().numpy(), *tables, _mask(mask), out.numpy(), valid.numpy())
+        tables = (index, weights.to(views.dtype), *axis_footprint(where, n))
+        numpy += [table.numpy() for table in tables]
+    inner = _run_of_constant_taps(shifts, views.shape[2], order)
+    _translate(views.detach().numpy(), *numpy, inner, _mask(mask), out.numpy(), valid.numpy())
     return out, valid
+
+
+def _run_of_constant_taps(shifts: Tensor, n: int, order: int) -> np.ndarray:
+    """First and last + 1 sample of y whose taps all lie inside, per view: there the weights are the same for all."""
+    low = snap(shifts.detach().cpu()[:, 1]).floor()
+    before, after = (0, 1) if order == 1 else (1, 2)
+    begin = (before - low).clamp(0, n)
+    end = torch.maximum((n - after - low).clamp(0, n), begin)
+    return torch.stack((begin, end), dim=1).long().numpy()
 
 
 def translate_adjoint(cotangent: Tensor, shifts: Tensor, order: int) -> Tensor:
@@ -202,7 +212,7 @@ def _resample_cubic(views, matrices, bin, mask, out, valid):
 
 @parallel_kernel
 def _translate(
-    views, rows, row_weights, row_low, row_high, row_on, columns, column_weights, low, high, on, mask, out, valid
+    views, rows, row_weights, row_low, row_high, row_on, columns, weights, low, high, on, inner, mask, out, valid
 ):
     n_t, n_s, n_y = views.shape
     n_taps = rows.shape[2]
@@ -210,14 +220,24 @@ def _translate(
         t, s = task // n_s, task % n_s
         line = np.zeros(n_y, dtype=views.dtype)
         for k in range(n_taps):
-            source, weight = views[t, rows[t, s, k]], row_weights[t, s, k]
+            row, row_weight = views[t, rows[t, s, k]], row_weights[t, s, k]
             for y in range(n_y):
-                line[y] += weight * source[y]
-        for y in range(n_y):
-            total = line[columns[t, y, 0]] * column_weights[t, y, 0]
+                line[y] += row_weight * row[y]
+        begin, end = inner[t, 0], inner[t, 1]
+        target = out[t, s]
+        target[begin:end] = 0
+        if begin < end:
+            for k in range(n_taps):
+                first, weight = columns[t, begin, k], weights[t, begin, k]
+                source = line[first : first + end - begin]
+                for y in range(end - begin):
+                    target[begin + y] += weight * source[y]
+        for y in range(n_y - end + begin):
+            at = y if y < begin else y - begin + end
+            total = line[columns[t, at, 0]] * weights[t, at, 0]
             for k in range(1, n_taps):
-                total += line[columns[t, y, k]] * column_weights[t, y, k]
-            out[t, s, y] = total
+                total += line[columns[t, at, k]] * weights[t, at, k]
+            target[at] = total
         if not row_on[t, s]:
             valid[t, s] = 0
         elif mask.size == 0:
