@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gigascope.errors import UserError
@@ -74,13 +74,10 @@ def sweep_partial(folder: Path) -> list[Path]:
 
 def remove(path: Path) -> None:
     """Delete a file or a folder with all in it; one that is already gone is no error."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=False, onerror=_ignore_missing)
-    else:
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
-
-
-def _ignore_missing(_function: object, _path: str, caught: tuple) -> None:
-    # Another process may sweep the same trash.
-    if not isinstance(caught[1], FileNotFoundError):
-        raise caught[1]
+        return
+    while path.is_dir():
+        # another process may be sweeping the same trash
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
