@@ -69,7 +69,7 @@ def build_result(
         pixel_nm,
         _record("tomography.reconstruct", folder, 41.0),
     )
-    _prealigned_table(made, coarse, order)
+    _prealigned_table(made, coarse, order, used)
     _tomogram(made, used, order, kind, rng, pixel_nm)
     if halves:
         _halves(made, rng, pixel_nm)
@@ -161,14 +161,15 @@ def _views_store(path: Path, stack: NDArray, order: NDArray, pixel_nm: float, re
         finish(writer, record)
 
 
-def _prealigned_table(made: Made, coarse: NDArray, order: NDArray) -> None:
+def _prealigned_table(made: Made, coarse: NDArray, order: NDArray, used: NDArray) -> None:
     from gigascope.store.create import open_writer
 
     writer = open_writer(made.folder / "prealigned.zarr")
     n = len(order)
     columns = {
         "view": np.arange(n), "tilt_deg": made.tilt_deg[order], "f_s_px": coarse[order, 0], "f_y_px": coarse[order, 1],
-        "peak": np.cos(np.deg2rad(made.tilt_deg[order])) * 0.6, "weak": order == 5,
+        "peak": np.cos(np.deg2rad(made.tilt_deg[order])) * 0.6,
+        "flag": np.where(order == 5, "weak", np.where(~used[order], "excluded", "")).astype("T"),
     }  # fmt: skip
     writer.write_table("shifts", columns, {"f_s_px": "pixel", "f_y_px": "pixel"})
     writer.attrs |= {"bin": 1, "method": "correlation", "residuals": {"correlation": 0.142, "centre of mass": 0.171}}
@@ -196,7 +197,8 @@ def _tomogram(made: Made, used: NDArray, order: NDArray, kind: str, rng: np.rand
     writer.write_table("shifts", columns, {"f_s_px": "pixel", "f_y_px": "pixel"})
     writer.write_table("offsets", {"view": np.arange(n), "offset": rng.normal(0, 0.01, n)})
     writer.attrs |= {
-        "extent": kind, "hz": 1.0, "bin": 1, "lambda": 0.1,
+        "extent": kind, "hz": 1.0, "bin": 1, "lambda": 0.1, "method": "tv", "align_bins": [4, 2],
+        "values": "absorbance per pixel length",
         "thickness_nm": volume.shape[0] * pixel_nm, "thickness_guessed": True,
     }  # fmt: skip
     finish(writer, _record("tomography.reconstruct", made.folder, 41.0))
@@ -226,13 +228,14 @@ def _text_files(
         folder / "history.tsv",
         {
             "stage": ["joint"] * joint + ["tomogram"] * last,
-            "level_bin": np.r_[np.where(updates <= 15, 4, 2), np.ones(last, int)],
+            "bin": np.r_[np.where(updates <= 15, 4, 2), np.ones(last, int)],
             "update": np.r_[(updates - 1) % 15 + 1, iterations],
             "objective": np.r_[40 + 60 * np.exp(-updates / 5), 100 + 300 * np.exp(-iterations / 20)],
             "residual": np.r_[0.1 + 0.2 * np.exp(-updates / 5), np.full(last, np.nan)],
             "step_rms_px": np.r_[0.8 * np.exp(-(((updates - 1) % 15) + 1) / 3), np.full(last, np.nan)],
             "step_max_px": np.r_[2.4 * np.exp(-(((updates - 1) % 15) + 1) / 3), np.full(last, np.nan)],
             "overlap": np.r_[np.full(joint, 0.97), np.full(last, np.nan)],
+            "event": np.r_[np.full(joint, ""), np.full(last, "")].astype("T"),
         },
         {"step_rms_px": "px", "step_max_px": "px"},
     )

@@ -10,6 +10,9 @@ from types import ModuleType
 
 import pytest
 
+# pytest imports the tests as single files; this lets them share `html_check`.
+sys.path.insert(0, str(Path(__file__).parent))
+
 
 def _load_builder() -> ModuleType:
     spec = importlib.util.spec_from_file_location("gigascope_tests_build", Path(__file__).parents[1] / "build.py")
@@ -45,3 +48,21 @@ def measured(build_result, tmp_path_factory):
         simulated=False,
         halves=False,
     )
+
+
+@pytest.fixture(scope="session")
+def result_of():
+    """Reads a result folder as the report stage does."""
+    from gigascope.report.tomography_result import TomographyResult, load
+    from gigascope.store.open import open_store
+
+    def read(made) -> TomographyResult:
+        names = ("tilt_series", "prealigned", "tomogram", "aligned", "halves")
+        files = {"history": "history.tsv", "metrics": "metrics.json", "fsc": "fsc.tsv", "frc_views": "frc_views.tsv"}
+        return load(
+            made.folder.name,
+            {name: open_store(path) for name in names if (path := made.folder / f"{name}.zarr").exists()},
+            **{name: made.folder / file for name, file in files.items()},
+        )
+
+    return read

@@ -12,9 +12,11 @@ from gigascope.report import page
 def test_plain_text_is_escaped_everywhere():
     nasty = "<script>alert(\"x\")</script> & 'y'"
     made = page.Page(nasty, nasty, nasty, nasty)
-    made.add("Section", page.paragraph(nasty), page.warnings([nasty], ""), page.tiles([page.Number(nasty, 1, nasty, nasty)]),
+    made.add("Section", page.paragraph(nasty), page.warnings([nasty], ""),
+             page.tiles([page.Number(nasty, 1, nasty, nasty)]),
              page.table([nasty], [[nasty]], nasty), page.facts([(nasty, nasty, nasty)]), page.commands([nasty]),
-             page.details(nasty, nasty), page.tag("p", title=nasty), page.figure(page.Html("<b></b>"), nasty))  # fmt: skip
+             page.details(nasty, nasty), page.tag("p", title=nasty),
+             page.figure(page.Html("<b></b>"), nasty))  # fmt: skip
     text = made.render()
     assert "<script" not in text
     assert '"x"' not in text

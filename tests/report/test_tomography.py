@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from html_check import Checked
 
 from gigascope.report.tomography import tomography_page
-from gigascope.report.tomography_result import load, reason_in_words
-from gigascope.store.open import open_store
-
-sys.path.insert(0, str(Path(__file__).parent))
-from html_check import Checked  # noqa: E402
+from gigascope.report.tomography_result import reason_in_words
 
 SECTIONS = [
     "Tomogram",
@@ -27,22 +22,8 @@ SECTIONS = [
 ]
 
 
-def result_of(made):
-    names = [
-        n
-        for n in ("tilt_series", "prealigned", "tomogram", "aligned", "halves")
-        if (made.folder / f"{n}.zarr").exists()
-    ]
-    files = {"history": "history.tsv", "metrics": "metrics.json", "fsc": "fsc.tsv", "frc_views": "frc_views.tsv"}
-    return load(
-        made.folder.name,
-        {name: open_store(made.folder / f"{name}.zarr") for name in names},
-        **{name: made.folder / file for name, file in files.items()},
-    )
-
-
 @pytest.fixture(scope="module")
-def page(made):
+def page(made, result_of):
     return tomography_page(result_of(made))
 
 
@@ -81,7 +62,7 @@ def test_names_and_warnings_are_escaped(page, checked):
     assert "cell <42>" not in page
 
 
-def test_alignment_error_is_that_of_the_stores(made, checked):
+def test_alignment_error_is_that_of_the_stores(made, checked, result_of):
     difference = made.found_shifts - made.true_shifts
     tilt = np.deg2rad(made.tilt_deg)
     used = np.ones(len(tilt), bool)
@@ -95,7 +76,7 @@ def test_alignment_error_is_that_of_the_stores(made, checked):
     assert re.search(rf"Alignment error {rms:.3g}", checked.text)
 
 
-def test_views_are_joined_by_number_and_sorted_by_tilt(made):
+def test_views_are_joined_by_number_and_sorted_by_tilt(made, result_of):
     views = result_of(made).views()
     np.testing.assert_allclose(views.tilt_deg, made.tilt_deg)
     np.testing.assert_allclose(views.found, made.found_shifts)
@@ -113,13 +94,13 @@ def test_views_left_out_are_named_with_the_reason(checked):
         assert words in checked.text
 
 
-def test_thickness_guess_and_tilt_sign_are_warned_of(measured):
+def test_thickness_guess_and_tilt_sign_are_warned_of(measured, result_of):
     text = Checked(tomography_page(result_of(measured))).text
     assert "is a guess" in text
     assert "mirrored in z" in text
 
 
-def test_page_without_halves_or_truth_says_so(measured):
+def test_page_without_halves_or_truth_says_so(measured, result_of):
     checked = Checked(tomography_page(result_of(measured)))
     assert checked.problems == []
     assert "No half tomograms were made" in checked.text
@@ -127,11 +108,11 @@ def test_page_without_halves_or_truth_says_so(measured):
     assert "What the joint alignment changed" in checked.text
 
 
-def test_wide_volume_is_shown_over_the_field_only(measured):
+def test_wide_volume_is_shown_over_the_field_only(measured, result_of):
     assert "that the untilted view covers" in Checked(tomography_page(result_of(measured))).text
 
 
-def test_picture_size_follows_the_config(made):
+def test_picture_size_follows_the_config(made, result_of):
     small = Checked(tomography_page(result_of(made), 40))
     assert max(int(p["width"]) for p in small.pictures[:3]) <= 40
 
@@ -151,7 +132,8 @@ def test_dataset_file_on_the_page_is_valid_and_complete(checked):
     ]
     values = YAML(typ="safe").load(dataset_yaml("cell42", records))
     assert values == {
-        "pipeline": "tomography", "name": "cell42", "seed": 3, "inputs": {"tilt_series": "a.st"}, "ingest": {"i0": None},
+        "pipeline": "tomography", "name": "cell42", "seed": 3, "inputs": {"tilt_series": "a.st"},
+        "ingest": {"i0": None},
         "prealign": {"width": 512},
     }  # fmt: skip
     assert "snakemake --profile local" in checked.text
@@ -162,7 +144,7 @@ def test_stages_are_listed_with_time_device_and_memory(checked):
 
 
 @pytest.mark.parametrize("drop", [("fsc", "fsc"), ("history", "step_max_px"), ("frc_views", "residual_raw")])
-def test_missing_columns_leave_plots_out_but_not_the_page(made, tmp_path, drop):
+def test_missing_columns_leave_plots_out_but_not_the_page(made, tmp_path, drop, result_of):
     from gigascope.store.table import read_tsv, write_tsv
 
     folder = tmp_path / "copy"

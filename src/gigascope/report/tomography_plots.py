@@ -281,14 +281,16 @@ def _convergence(history: Columns) -> list[Html]:
     if "stage" not in history or not len(history["stage"]):
         return []
     stage = np.array([str(s) for s in history["stage"]])
-    return [_joint(history, stage == "joint"), _final(history, stage == "tomogram")]
+    # a second try of single views is no step of the series
+    event = np.array([str(e) for e in history.get("event", [""] * len(stage))])
+    return [_joint(history, (stage == "joint") & (event != "retry")), _final(history, stage == "tomogram")]
 
 
 def _joint(history: Columns, rows: NDArray[np.bool_]) -> Html:
     if rows.sum() < 2 or "step_rms_px" not in history:
         return Html("")
     n = np.arange(1.0, int(rows.sum()) + 1)
-    bins = np.asarray(history["level_bin"], dtype=np.float64)[rows] if "level_bin" in history else np.ones(len(n))
+    bins = np.asarray(history["bin"], dtype=np.float64)[rows] if "bin" in history else np.ones(len(n))
     starts = [0, *(np.flatnonzero(np.diff(bins)) + 1)]
     marks = [Mark("x", float(n[i]) - 0.5 if i else float(n[0]), f"bin {plain(float(bins[i]))}") for i in starts]
     curves: list[tuple[str, str, Style, int]] = [

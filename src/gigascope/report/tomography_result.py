@@ -113,7 +113,7 @@ class Views:
         truth = None
         if "true_f_s_px" in series:
             truth = np.stack([series["true_f_s_px"], series["true_f_y_px"]], axis=1).astype(np.float64)[order]
-        weak = np.array([bool(w) if w is not None else False for w in coarse.get("weak", [False] * n)])
+        weak = np.array(["weak" in str(flag) for flag in coarse.get("flag", [""] * n)])
         return cls(
             index=order,
             tilt_deg=tilt[order],

@@ -25,9 +25,10 @@ def tomogram_figure(result: TomographyResult, picture_px: int) -> Html:
     wider = width > 1.02 * field
     slices = orthogonal_slices(store, picture_px, field if wider else None)
     low, high = slices.window()
+    unit = f" ({store.attrs['values']})" if store.attrs.get("values") else ""
     caption = [
         f"Slices through the middle, to one scale: x–y (left), z–y (right), x–z (below). Dense is bright; black is "
-        f"{number(low)}, white {number(high)} in all three. The volume is {length(width)} × {length(height)} × "
+        f"{number(low)}, white {number(high)} in all three{unit}. The volume is {length(width)} × {length(height)} × "
         f"{length(depth)} (x, y, z)"
     ]
     if wider:

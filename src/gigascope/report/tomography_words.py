@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gigascope.report.figures import length
 from gigascope.report.page import DASH, Html, Number, duration, facts, number, plain, quantity
@@ -134,7 +135,7 @@ def all_warnings(result: TomographyResult, views: Views) -> list[str]:
     if attrs.get("thickness_guessed") and "thickness" not in said:
         thickness = length(float(attrs.get("thickness_nm") or result.tomogram.shape[0] * result.tomogram.spacing["z"]))
         found.append(
-            f"The thickness of the volume ({thickness}) is a guess. "
+            f"The thickness of the volume, {thickness}, is a guess from the width of the field. "
             "Set reconstruct.thickness_nm slightly above the specimen's."
         )
     if not result.simulated and "tilt_sign" not in said and "handedness" not in said:
@@ -142,40 +143,34 @@ def all_warnings(result: TomographyResult, views: Views) -> list[str]:
             "The sense of the tilt cannot be checked from the data: "
             "if ingest.tilt_sign is wrong, the tomogram is mirrored in z."
         )
-    weak = [
-        f"view {i} at {_degrees(t)}"
-        for i, t, w, u in zip(views.index, views.tilt_deg, views.weak, views.use)
-        if w and u
-    ]
-    if weak and "weak" not in said:
-        found.append(
-            f"Pre-alignment could not place {', '.join(weak)}: the shift was interpolated from the neighbours."
-        )
-    left_out = [f"{i} ({_degrees(t)})" for i, t, u in zip(views.index, views.tilt_deg, views.use) if not u]
-    if left_out:
-        found.append(
-            f"{_count(len(left_out), 'view')} took no part in the tomogram: {', '.join(left_out)}. "
-            "The table of views says why."
-        )
+    weak = _listed(views, views.weak & views.use)
+    if weak and "interpolated" not in said:
+        found.append(f"Pre-alignment could not place {weak}: the shift was interpolated from the neighbours.")
+    left_out = _listed(views, ~views.use)
+    if left_out and "left out" not in said and "not in the tomogram" not in said:
+        found.append(f"Left out of the tomogram: {left_out}. The table of views says why.")
     return list(dict.fromkeys(found))
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
+def _listed(views: Views, which: NDArray[np.bool_]) -> str:
+    """`view 3 at −54°, view 8 at 2°` and how many more."""
+    names = [f"view {i} at {_degrees(t)}" for i, t, w in zip(views.index, views.tilt_deg, which) if w]
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return ", ".join(names[:6]) + more
 
 
 def decisions(result: TomographyResult, views: Views) -> Html:
     """What was chosen for the user, with the value and the reason."""
     series, coarse, final = result.tilt_series.attrs, result.prealigned.attrs, result.tomogram.attrs
     signal = _mapping(series.get("signal"))
-    config = _mapping(_mapping(result.tomogram.provenance.get("config")).get("reconstruct"))
+    config = _config(result.tomogram, "reconstruct")
     rows: list[tuple[str, object, str]] = [
         *_geometry(result, series),
         *_signal_rows(signal),
-        *_extent_rows(final, signal, config),
+        *_extent_rows(final, signal, _config(result.tilt_series, "ingest")),
         *_thickness_rows(result, final),
         *_prealign_rows(coarse),
-        *_solver_rows(result, final, config),
+        *_solver_rows(final, config),
     ]
     rows += [("Note of the input", "", str(note)) for note in series.get("notes") or []]
     return facts(rows)
@@ -251,7 +246,7 @@ def _extent_rows(
     contrast = [number(d, 2) for d in signal.get("extent_contrast") or []]
     why = meaning.get(str(extent), "")
     if config.get("extent") not in (None, "auto"):
-        why += "; set by reconstruct.extent"
+        why += "; set by ingest.extent"
     elif contrast:
         shown = ", ".join(contrast)
         why += f"; decided from the contrast of middle to sides in three views ({shown}; an object exceeds 5 in two)"
@@ -284,21 +279,16 @@ def _prealign_rows(coarse: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     return [("Pre-alignment", str(coarse["method"]), why)]
 
 
-def _solver_rows(
-    result: TomographyResult, final: Mapping[str, Any], config: Mapping[str, Any]
-) -> list[tuple[str, object, str]]:
+def _solver_rows(final: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     rows: list[tuple[str, object, str]] = []
-    history = result.history
-    if "stage" in history and "level_bin" in history:
-        bins = list(dict.fromkeys(int(b) for b, s in zip(history["level_bin"], history["stage"]) if str(s) == "joint"))
-        if bins:
-            rows.append(
-                (
-                    "Alignment levels",
-                    "bin " + ", ".join(map(str, bins)),
-                    "coarse to fine; chosen from the size unless reconstruct.align.bins is set",
-                )
-            )
+    bins = final.get("align_bins")
+    if bins and _mapping(config.get("align")).get("enabled", True):
+        why = "coarse to fine; chosen from the size unless reconstruct.align.bins is set"
+        rows.append(("Alignment levels", "bin " + ", ".join(number(b) for b in bins), why))
+    else:
+        rows.append(
+            ("Joint alignment", "none", "reconstruct.align.enabled is false: the shifts are those of pre-alignment")
+        )
     if config.get("method") == "wbp":
         rows.append(("Method", "weighted backprojection", "reconstruct.method: wbp"))
     else:
@@ -319,6 +309,11 @@ def _solver_rows(
         )
     )
     return rows
+
+
+def _config(store: StoreReader, section: str) -> Mapping[str, Any]:
+    """The section that the stage behind a store was run with."""
+    return _mapping(_mapping(store.provenance.get("config")).get(section))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
