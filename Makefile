@@ -38,8 +38,8 @@ setup: ## make .venv with exactly what requirements.lock pins, and the package i
 	fi
 	rm -f .venv/installed
 	say "installing $$(grep -cE '^[a-z]' requirements.lock) packages of requirements.lock; the first time this takes some minutes"
-	python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	python -m pip install -qq --disable-pip-version-check --no-deps --editable .
 	say 'compiling the CPU kernels'
 	python -m gigascope.kernels.warm
 	echo "$$want" > .venv/installed
@@ -68,7 +68,7 @@ RESOLVE = build/lock/bin/uv pip compile --quiet --no-header --no-annotate --pyth
 
 build/lock/bin/uv:
 	@'$(PYTHON)' -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	build/lock/bin/python -m pip install -qq --disable-pip-version-check uv
 
 lock: build/lock/bin/uv ## write requirements.lock anew from pyproject.toml
 	@cp requirements.lock build/lock/pins.txt
