@@ -219,3 +219,19 @@ def halves(ctx: Context, cfg: config.Halves) -> None:
 )
 def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
     """Measure residuals, FRC and FSC, and with known truth the error of the shifts in pixels."""
+    import json
+
+    from gigascope.tomography.quality import Quality
+    from gigascope.tomography.series import Series
+
+    series = Series(ctx.open("tilt_series"))
+    quality = Quality(series, ctx.open("prealigned"), ctx.open("tomogram"), cfg, ctx.device)
+    found = {
+        name: quality.predict(alignment)
+        for name, alignment in ctx.progress(quality.alignments.items(), what="comparing alignments", unit="alignment")
+    }
+    halves = quality.half_curve(ctx.open("halves")) if ctx.has("halves") else None
+    ctx.write_table("frc_views", *quality.view_table(found))
+    ctx.write_table("fsc", *quality.shell_table(found, halves))
+    text = json.dumps(quality.metrics(found, halves), indent=2, ensure_ascii=False)
+    ctx.path("metrics").write_text(text + "\n", encoding="utf-8")

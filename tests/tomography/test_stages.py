@@ -1,0 +1,216 @@
+"""The chain through its stages on a small simulated series: products, records, and what kills and stops leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gigascope.errors import Checkpointed
+from gigascope.registry import get_stage
+from gigascope.runtime import checkpoint
+from gigascope.runtime.run import run_stage
+from gigascope.stage import Kind
+from gigascope.store.checksum import verify
+from gigascope.store.open import open_store
+from gigascope.store.table import read_tsv
+
+YAML = """
+pipeline: tomography
+name: tiny
+seed: 3
+inputs:
+  phantom: {kind: object, n_tilts: 21, size_px: 64, snr: 4, shift_sigma_px: 1.5, drift: false}
+ingest:
+  extent: object
+reconstruct:
+  thickness_nm: 48
+  iterations: 30
+  align: {bins: [2], outer: 10}
+"""
+ORDER = ("ingest", "prealign", "reconstruct", "halves", "evaluate")
+
+
+def paths(folder: Path, stage: str) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Inputs and outputs of a stage in a results folder."""
+    declared = get_stage(f"tomography.{stage}")
+    endings = {"shifts": "prealign_shifts.tsv" if stage == "prealign" else "shifts.tsv", "metrics": "metrics.json"}
+    endings |= {name: f"{'prealign' if stage == 'prealign' else 'shifts'}.{name}" for name in ("xf", "tlt", "aln")}
+
+    def path(name: str, kind: Kind) -> Path:
+        return folder / (f"{name}.zarr" if kind is Kind.STORE else endings.get(name, f"{name}.tsv"))
+
+    inputs = {**declared.inputs, **declared.optional_inputs}
+    return {n: path(n, k) for n, k in inputs.items()}, {n: path(n, k) for n, k in declared.outputs.items()}
+
+
+def run(config: Path, folder: Path, stage: str, inputs_from: Path | None = None) -> None:
+    inputs, _ = paths(inputs_from or folder, stage)
+    _, outputs = paths(folder, stage)
+    run_stage(f"tomography.{stage}", config, inputs, outputs, scratch=folder / "scratch")
+
+
+def command(config: Path, folder: Path, stage: str, inputs_from: Path) -> list[str]:
+    inputs, _ = paths(inputs_from, stage)
+    _, outputs = paths(folder, stage)
+    arguments = [sys.executable, "-m", "gigascope.cli", "run", f"tomography.{stage}", "--config", str(config)]
+    arguments += ["--scratch", str(folder / "scratch")]
+    for option, named in (("--input", inputs), ("--output", outputs)):
+        for name, path in named.items():
+            arguments += [option, f"{name}={path}"]
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(YAML)
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished, undisturbed chain."""
+    folder = tmp_path_factory.mktemp("results")
+    previous = signal.getsignal(signal.SIGTERM)
+    for stage in ORDER:
+        run(config, folder, stage)
+    signal.signal(signal.SIGTERM, previous)
+    return folder
+
+
+def test_every_store_is_complete_verified_and_knows_how_it_was_made(results: Path) -> None:
+    for name in ("tilt_series", "prealigned", "tomogram", "aligned", "halves"):
+        reader = open_store(results / f"{name}.zarr")
+        assert verify(results / f"{name}.zarr") == []
+        made = reader.provenance
+        assert made["dataset"] == "tiny"
+        assert made["seed"] == 3
+        assert made["config"]
+        assert made["packages"]["zarr"]
+        assert all(len(item["digest"]) == 64 for item in made["inputs"].values())
+        assert made["wall_s"] > 0
+        assert made["peak_memory_bytes"] > 2**26
+
+
+def test_shapes_axes_and_units(results: Path) -> None:
+    tomogram = open_store(results / "tomogram.zarr")
+    assert tomogram.axes == ("z", "y", "x")
+    assert tomogram.shape == (48, 64, 80)
+    assert tomogram.unit == "nanometer"
+    assert open_store(results / "aligned.zarr").shape == (21, 64, 64)
+    assert open_store(results / "halves.zarr").shape == (2, 24, 32, 40)
+
+
+def test_tables_beside_the_store_say_what_the_store_says(results: Path) -> None:
+    columns, units = read_tsv(results / "shifts.tsv")
+    table = open_store(results / "tomogram.zarr").table("shifts")
+    assert list(columns) == list(table)
+    np.testing.assert_array_equal(columns["f_s_px"], table["f_s_px"])
+    assert units["f_s_px"] == "pixel"
+    assert units["tilt_deg"] == "degree"
+    assert len((results / "shifts.xf").read_text().splitlines()) == 21
+    assert len((results / "shifts.tlt").read_text().splitlines()) == 21
+
+
+def test_alignment_is_better_than_the_prealignment_and_near_the_truth(results: Path) -> None:
+    metrics = json.loads((results / "metrics.json").read_text())
+    assert metrics["alignment_error_px"]["value"] < 0.5
+    assert metrics["alignment_error_px"]["value"] < metrics["prealign_error_px"]["value"]
+    assert metrics["alignment_error_px"]["unit"] == "px"
+
+
+def test_nothing_is_left_in_scratch(results: Path) -> None:
+    assert not (results / "scratch").exists()
+
+
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Every number of the stores of a folder, by path."""
+    found = {}
+    for store in sorted(folder.glob("*.zarr")):
+        reader = open_store(store)
+        found[store.name] = np.asarray(reader.array()[:])
+        for name in reader.tables():
+            for column, values in reader.table(name).items():
+                found[f"{store.name}/{name}/{column}"] = np.asarray(values)
+    return found
+
+
+def assert_same(folder: Path, undisturbed: Path) -> None:
+    mine, theirs = arrays(folder), arrays(undisturbed)
+    assert mine, "no store was written"
+    for name, values in mine.items():
+        np.testing.assert_array_equal(values, theirs[name], err_msg=name)
+
+
+def test_stopped_reconstruction_goes_on_to_the_same_stores(
+    config: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after every single update, as SIGTERM does, and started again."""
+    monkeypatch.setattr(checkpoint.Checkpoints, "out_of_time", property(lambda self: True))
+    for _ in range(40):
+        try:
+            run(config, tmp_path, "reconstruct", inputs_from=results)
+            break
+        except Checkpointed:
+            assert not list(tmp_path.glob("*.zarr"))
+    assert_same(tmp_path, results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["ingest", "prealign", "reconstruct"])
+def test_killed_at_a_random_moment_and_started_again_equals_undisturbed(
+    config: Path, results: Path, tmp_path: Path, stage: str
+) -> None:
+    seed = random.randrange(2**31)
+    print("seed", seed)
+    chance = random.Random(seed)
+    line = command(config, tmp_path, stage, results)
+    for _ in range(2):
+        with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            time.sleep(chance.uniform(1.0, 8.0))
+            process.send_signal(signal.SIGKILL)
+        for store in tmp_path.glob("*.zarr"):
+            assert verify(store) == [], "a store in place is a whole one"
+    subprocess.run(line, check=True, capture_output=True)
+    assert_same(tmp_path, results)
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_sigterm_saves_the_state_and_ends_with_75(config: Path, results: Path, tmp_path: Path) -> None:
+    line = command(config, tmp_path, "reconstruct", results)
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for text in process.stderr:
+            if "config:" in text:
+                break
+        os.kill(process.pid, signal.SIGTERM)
+        said = process.stderr.read()
+    assert process.returncode == 75, said
+    assert list(tmp_path.rglob("*.checkpoint"))
+    assert not list(tmp_path.rglob("*.zarr"))
+    run(config, tmp_path, "reconstruct", inputs_from=results)
+    assert_same(tmp_path, results)
+
+
+def test_damaged_input_is_refused_by_name(config: Path, results: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(results, copy)
+    shard = max((copy / "tilt_series.zarr" / "0").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    shard.write_bytes(content)
+    reply = subprocess.run(command(config, tmp_path, "prealign", copy), capture_output=True, text=True, check=False)
+    assert reply.returncode != 0
+    assert "tilt_series.zarr" in reply.stderr
+    assert not list(tmp_path.glob("*.zarr"))
