@@ -1,0 +1,135 @@
+"""A cheap leave-group-out residual: how well small volumes of the other views predict each view, at a coarse bin.
+
+It ranks candidate alignments before the joint solve: conjugate gradients, stopped early, on 64 blurred samples across
+the axis.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gigascope.kernels import projector, warp
+from gigascope.tomography.masks import full_rays, weighted_mean
+from gigascope.tomography.residual import interleaved, residual
+
+F64 = NDArray[np.float64]
+
+COARSE_WIDTH = 64
+GROUPS = 4
+ITERATIONS = 12
+# coarse pixels; without it noise hides errors below 0.5 px at one signal to noise per pixel, with it 0.2 px show
+BLUR = 1.0
+
+
+def quick_residual(
+    views: Tensor,
+    valid: Tensor,
+    tilt: F64,
+    shifts: F64,
+    use: NDArray[np.bool_],
+    *,
+    extent: str = "object",
+    n_z: int | None = None,
+    width: int = COARSE_WIDTH,
+) -> float:
+    """rho of the blurred, aligned views against reprojections of volumes they took no part in; NaN with too few views.
+
+    Parameters
+    ----------
+    views : (tilt, s, y) float32
+    valid : (tilt, s, y) uint8
+    tilt : (tilt,) radians, ascending
+    shifts : (tilt, 2) pixels of `views`
+    use : (tilt,) bool, views that take part
+    extent : "object" or "section": width of the volume and rays that count
+    n_z : planes of the volume at the bin of `views`; default n_s for an object, half of it for a section
+    width : samples across the axis at most
+
+    Returns
+    -------
+    float
+    """
+    indices = np.flatnonzero(use)
+    if len(indices) < 2 * GROUPS:
+        return math.nan
+    factor = max(1, math.ceil(views.shape[1] / width))
+    data, weight = _coarse(views, valid, shifts, indices, factor)
+    angles = torch.from_numpy(np.asarray(tilt, dtype=np.float64)[indices]).to(views.device)
+    n_s = data.shape[1]
+    planes = math.ceil((n_z or (views.shape[1] if extent == "object" else views.shape[1] // 2)) / factor)
+    if extent == "object":
+        across = math.ceil(1.25 * n_s)
+    else:
+        steepest = min(float(angles.abs().max()), math.radians(75.0))
+        across = math.ceil(n_s / math.cos(steepest) + planes * math.tan(steepest))
+    shape = (planes, across)
+    weight = weight * full_rays(angles, n_s, shape, 1.0, extent)[:, :, None]
+    data = (data - weighted_mean(data, weight).float()[:, None, None]) * (weight > 0)
+    groups = interleaved(len(indices), GROUPS)
+    total = torch.zeros(*shape, data.shape[2], device=views.device)
+    volumes = []
+    for group in groups:
+        at = torch.from_numpy(group).to(views.device)
+        volumes.append(_least_squares(data[at], weight[at], angles[at], shape))
+        total += volumes[-1]
+    model = torch.empty_like(data)
+    for group, volume in zip(groups, volumes):
+        at = torch.from_numpy(group).to(views.device)
+        model[at] = projector.project((total - volume) / (GROUPS - 1), angles[at], n_s)
+    return residual(model, data, weight).total
+
+
+def _coarse(views: Tensor, valid: Tensor, shifts: F64, indices: NDArray[np.intp], factor: int) -> tuple[Tensor, Tensor]:
+    """Aligned, blurred block means and the blocks that are known whole, view by view."""
+    shape = (int(views.shape[1]) // factor, int(views.shape[2]) // factor)
+    if min(shape) < 1:
+        shape = (max(shape[0], 1), max(shape[1], 1))
+    # the coarse frame is centred on the fine one
+    corner = [(n - m * factor) / 2 for n, m in zip(views.shape[1:], shape)]
+    out, weight = [], []
+    for i in indices:
+        matrix = torch.tensor(
+            [[[1.0, 0.0, corner[0] + shifts[i, 0]], [0.0, 1.0, corner[1] + shifts[i, 1]]]], dtype=torch.float64
+        ).to(views.device)
+        image, seen = warp.resample(views[i : i + 1], matrix, shape, 1, factor, valid[i : i + 1])
+        out.append(image[0])
+        weight.append(seen[0])
+    return warp.gaussian_blur(torch.stack(out), BLUR), torch.stack(weight)
+
+
+def _least_squares(data: Tensor, weight: Tensor, angles: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Conjugate gradients on || P sqrt(w) (A u - b) ||, stopped early; P takes the weighted mean of each view out."""
+    root = weight.sqrt()
+    norm = (root**2).sum((1, 2), keepdim=True).clamp_min(1e-12)
+
+    def centred(x: Tensor) -> Tensor:
+        return x - root * ((root * x).sum((1, 2), keepdim=True) / norm)
+
+    def forward(u: Tensor) -> Tensor:
+        return centred(root * projector.project(u, angles, data.shape[1]))
+
+    def adjoint(x: Tensor) -> Tensor:
+        return projector.backproject(root * centred(x), angles, shape)
+
+    u = torch.zeros(*shape, data.shape[2], device=data.device)
+    misfit = centred(root * data)
+    gradient = adjoint(misfit)
+    direction = gradient.clone()
+    power = float((gradient.double() ** 2).sum())
+    for _ in range(ITERATIONS):
+        if power <= 0.0:
+            break
+        image = forward(direction)
+        step = power / max(float((image.double() ** 2).sum()), 1e-300)
+        u += step * direction
+        misfit -= step * image
+        gradient = adjoint(misfit)
+        new_power = float((gradient.double() ** 2).sum())
+        direction = gradient + (new_power / power) * direction
+        power = new_power
+    return u
