@@ -39,9 +39,9 @@ def print_info(path: Path) -> None:
         made = reader.provenance
         table.add_row(
             store.name,
-            "".join(axis[0] for axis in reader.axes),
-            "x".join(map(str, reader.shape)),
-            str(reader.dtype),
+            "".join(axis[0] for axis in reader.axes) if reader.has_image else "-",
+            "x".join(map(str, reader.shape)) if reader.has_image else "tables only",
+            str(reader.dtype) if reader.has_image else "-",
             made.get("stage", "?"),
             made.get("finished", "?"),
             f"{made.get('wall_s', 0):.1f} s",
@@ -66,10 +66,13 @@ def _print_metrics(console: Console, path: Path) -> None:
 
 def _print_store(console: Console, reader: StoreReader) -> None:
     made = reader.provenance
-    rows = {
+    image = {
         "image": f"{' '.join(reader.axes)}: {'x'.join(map(str, reader.shape))} {reader.dtype}, "
         f"{reader.n_levels} levels",
         "spacing": ", ".join(f"{axis} {step:g} {reader.unit}" for axis, step in reader.spacing.items()),
+    }
+    rows = {
+        **(image if reader.has_image else {}),
         "content digest": reader.digest,
         "made by": f"{made.get('stage')} of {made.get('dataset')}, gigascope {made.get('gigascope')}, code "
         f"{made.get('code')}",

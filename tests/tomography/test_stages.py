@@ -138,7 +138,7 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
     for store in sorted(folder.glob("*.zarr")):
         reader = open_store(store)
         found[store.name] = np.asarray(reader.array()[:])
-        for name in reader.tables():
+        for name in reader.tables:
             for column, values in reader.table(name).items():
                 found[f"{store.name}/{name}/{column}"] = np.asarray(values)
     return found
