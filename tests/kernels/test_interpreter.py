@@ -1,0 +1,28 @@
+"""Runs the tests of the Triton kernels in Triton's interpreter, where there is no GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_triton_kernels_agree_with_the_reference_in_the_interpreter(repository):
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("needs triton, of the extra dev")
+    tests = Path(__file__).with_name("test_cuda.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    finished = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=600)
+    print(finished.stdout, finished.stderr)
+    assert finished.returncode == 0
+    # a run that skipped everything would prove nothing
+    passed = re.search(r"(\d+) passed", finished.stdout)
+    assert passed is not None
+    assert "skipped" not in finished.stdout
