@@ -1,7 +1,7 @@
 """A private SLURM of several nodes on this machine's loopback, for tests.
 
 One controller, one `slurmd` per node on ports of their own, and a munge of their own: no system service, no cgroup,
-nothing under /etc, no root. CPUs and memory of the nodes are what the configuration claims; nothing is confined to them.
+nothing under /etc, no root. CPUs and memory of the nodes are what the configuration claims; nothing is confined.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Cluster:
         for name in ("log", "state", "spool", "bin"):
             (folder / name).mkdir()
         self._configure(cpus, memory_mb)
-        # Snakemake's job step drops SLURM_CONF before it calls srun, so the commands are wrapped and name it themselves.
+        # Snakemake's job step drops SLURM_CONF before it calls srun, so the commands are wrapped and name it.
         self.environment = {
             "SLURM_CONF": str(self._conf),
             "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",

@@ -117,13 +117,13 @@ def test_comment_docstring_and_formatting_of_code_rerun_nothing(finished: Checko
 
 
 def test_another_package_version_reruns_what_imports_it(finished: Checkout, tmp_path: Path) -> None:
-    pretended = tmp_path / "site" / "matplotlib-99.0.dist-info"
+    pretended = tmp_path / "site" / "mdocfile-99.0.dist-info"
     pretended.mkdir(parents=True)
-    (pretended / "METADATA").write_text("Metadata-Version: 2.1\nName: matplotlib\nVersion: 99.0\n")
-    (pretended / "top_level.txt").write_text("matplotlib\n")
+    (pretended / "METADATA").write_text("Metadata-Version: 2.1\nName: mdocfile\nVersion: 99.0\n")
+    (pretended / "top_level.txt").write_text("mdocfile\n")
     path = os.pathsep.join([str(tmp_path / "site"), finished.environment["PYTHONPATH"]])
     planned = finished.planned("--config", "datasets=" + ONE, PYTHONPATH=path)
-    assert planned == configs("one", "report") | chain("one", "report")
+    assert planned == configs("one", "ingest") | chain("one", "ingest")
 
 
 def test_file_times_do_not_matter(finished: Checkout) -> None:

@@ -1,0 +1,85 @@
+"""`snakemake --profile slurm`, literally, on a real SLURM."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from ..workflow.checkout import TINY, Checkout, Job, chain, configs
+from .cluster import Cluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(600)]
+
+ONE = "config/datasets/one.yaml"
+
+
+@pytest.fixture(scope="session")
+def run_on_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
+    """Two tiny datasets run by the literal command, and what it printed."""
+    datasets = {"one": TINY.format(name="one", halves="true"), "two": TINY.format(name="two", halves="false")}
+    checkout = Checkout.make(tmp_path_factory.mktemp("slurm") / "repository", datasets)
+    code, output = checkout.run("snakemake", "--profile", "slurm", **on(cluster, checkout))
+    assert code == 0, output
+    return checkout, output
+
+
+def on(cluster: Cluster, checkout: Checkout) -> dict[str, str]:
+    """Environment in which SLURM's commands reach the cluster and `snakemake` is ours."""
+    return {**cluster.environment, "PATH": f"{cluster.folder / 'bin'}:{checkout.environment['PATH']}"}
+
+
+def test_literal_command_runs_the_chain_to_its_end(run_on_cluster: tuple[Checkout, str], cluster: Cluster) -> None:
+    checkout, output = run_on_cluster
+    n_jobs = output.count("has been submitted with SLURM jobid")
+    # Five stages of one dataset, four of the other; the report and the configs are made on the submitting host.
+    assert n_jobs == 9, output
+    for dataset in ("one", "two"):
+        assert checkout.result(f"{dataset}/report.html").stat().st_size > 1000
+    assert cluster.ask("squeue", "-h", "-t", "PD,R") == ""
+    benchmark = checkout.result("one/benchmarks/tomography.reconstruct.tsv").read_text().splitlines()
+    assert len(benchmark) == 2
+
+
+def test_this_machine_has_nothing_left_to_do_after_the_cluster(run_on_cluster: tuple[Checkout, str]) -> None:
+    checkout, _ = run_on_cluster
+    assert checkout.planned() == set()
+
+
+def test_queued_job_runs_as_planned_whatever_the_yaml_says_then(
+    run_on_cluster: tuple[Checkout, str], cluster: Cluster, tmp_path: Path
+) -> None:
+    checkout = run_on_cluster[0].clone(tmp_path / "repository")
+    environment = {**checkout.environment, **on(cluster, checkout)}
+    blockers = [
+        subprocess.run(
+            ["sbatch", "--parsable", "--exclusive", "--output=/dev/null", "--wrap", "sleep 600"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        ).stdout.strip()
+        for _ in cluster.nodes
+    ]
+    original = checkout.dataset("one").read_text()
+    checkout.edit(ONE, "enabled: true", "enabled: true\n  bin: 1")
+    process = checkout.start("snakemake", "--profile", "slurm", "results/one/report.html", **on(cluster, checkout))
+    while "PENDING" not in cluster.ask("squeue", "-h", "-o", "%T"):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    planned = checkout.dataset("one").read_text()
+    checkout.edit(ONE, "bin: 1", "bin: 4")
+    cluster.ask("scancel", *blockers)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+    assert checkout.attributes("one/halves")["provenance"]["config"] == {"halves": {"enabled": True, "bin": 1}}
+    halves = configs("one", "halves") | {Job("tomography_halves", "one")} | chain("one", "evaluate")
+    assert checkout.planned() == halves
+    checkout.dataset("one").write_text(planned)
+    assert checkout.planned() == set()
+    checkout.dataset("one").write_text(original)
+    assert checkout.planned() == halves

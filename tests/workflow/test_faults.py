@@ -1,0 +1,137 @@
+"""What goes wrong while the workflow runs: killed processes, changed code, full and read-only disks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .checkout import Checkout
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+STORES = ("tilt_series", "prealigned", "tomogram", "aligned", "halves")
+
+
+def digests(checkout: Checkout) -> dict[str, str]:
+    """Content digests of the stores of dataset one."""
+    return {store: checkout.attributes(f"one/{store}")["digest"] for store in STORES}
+
+
+def command(stage: str, inputs: list[str], outputs: list[str]) -> list[str]:
+    """`gigascope run` of a stage of dataset one, as the workflow calls it."""
+    words = ["gigascope", "run", stage, "--config", f"results/one/config/{stage}.json", "--scratch", "results/scratch"]
+    words += [word for name in inputs for word in ("--input", f"{name}=results/one/{name}.zarr/zarr.json")]
+    return words + [word for name in outputs for word in ("--output", name)]
+
+
+def test_killed_at_random_points_and_started_again_gives_the_same_result(
+    fresh: Checkout, finished_once: Checkout
+) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for _ in range(2):
+        process = fresh.start("snakemake", "--profile", "local")
+        deadline = time.monotonic() + chance.uniform(4, 25)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        # A lock of a process that is gone; `gigascope doctor` says so too.
+        fresh.snakemake("--unlock")
+    fresh.snakemake()
+    assert fresh.planned() == set()
+    assert digests(fresh) == digests(finished_once)
+    assert not list(fresh.result("scratch").rglob("*.zarr"))
+    assert not list(fresh.result("one").glob(".trash-*"))
+
+
+def test_code_changed_after_planning_is_refused(finished: Checkout) -> None:
+    before = finished.result("one/halves.zarr/zarr.json").read_bytes()
+    finished.append("src/gigascope/kernels/tv/op.py", "\n_edited = 1\n")
+    inputs = ["tilt_series", "tomogram"]
+    code, output = finished.run(*command("tomography.halves", inputs, ["halves=results/one/halves.zarr/zarr.json"]))
+    assert code == 2, output
+    assert "tomography.halves: the code changed since this run was planned. Start snakemake again." in output
+    assert finished.result("one/halves.zarr/zarr.json").read_bytes() == before
+
+
+def test_package_changed_after_planning_is_refused(finished: Checkout) -> None:
+    finished.edit("results/one/config/tomography.halves.json", '"zarr":"', '"zarr":"0.')
+    inputs = ["tilt_series", "tomogram"]
+    code, output = finished.run(*command("tomography.halves", inputs, ["halves=results/one/halves.zarr/zarr.json"]))
+    assert code == 2, output
+    assert "installed packages changed since this run was planned: zarr 0." in output
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = os.geteuid() == 0 and shutil.which("mount") is not None
+    if mounted:
+        words = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+        mounted = subprocess.run(words, capture_output=True, check=False).returncode == 0
+    if not mounted:
+        pytest.skip("a small file system cannot be mounted here: run this test as root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def results_on(checkout: Checkout, disk: Path) -> None:
+    """Put a copy of the finished tilt series and the configs, and the results from now on, onto another disk."""
+    one = disk / "one"
+    shutil.copytree(checkout.result("one/config"), one / "config")
+    shutil.rmtree(checkout.result(""))
+    (checkout.root / "results").symlink_to(disk)
+
+
+INGEST = command("tomography.ingest", [], ["tilt_series=results/one/tilt_series.zarr/zarr.json"])
+
+
+def test_full_disk_is_one_message_and_leaves_nothing_half_written(finished: Checkout, small_disk: Path) -> None:
+    results_on(finished, small_disk)
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with filler.open("r+b") as file:
+        file.truncate(filler.stat().st_size - 48 * 1024)
+    code, output = finished.run(*INGEST)
+    assert code == 2, output
+    assert "the disk is full" in output
+    assert "Traceback" not in output
+    assert not (small_disk / "one" / "tilt_series.zarr").exists()
+
+    filler.unlink()
+    code, output = finished.run(*INGEST)
+    assert code == 0, output
+    assert finished.attributes("one/tilt_series")["complete"]
+
+
+def test_read_only_results_folder_is_one_message(finished: Checkout, small_disk: Path) -> None:
+    results_on(finished, small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    code, output = finished.run(*INGEST)
+    assert code == 2, output
+    assert "the disk is read-only. Choose another results folder" in output
+    assert "Traceback" not in output
+
+
+def test_snakemake_on_a_read_only_results_folder_says_so(finished: Checkout, small_disk: Path) -> None:
+    results_on(finished, small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    code, output = finished.run("snakemake", "--profile", "local", "--config", "datasets=config/datasets/one.yaml")
+    assert code != 0
+    assert "Read-only file system" in output or "read-only" in output
