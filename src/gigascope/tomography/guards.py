@@ -10,11 +10,16 @@ from gigascope.tomography.geometry import remove_gauge
 
 F64 = NDArray[np.float64]
 
+# a rise from one update to the next, and above the best so far: the volumes alone, still settling, swing by up to 6 %
 RISE = 1.01
+ABOVE_BEST = 1.1
 MIN_OVERLAP = 0.5
 MAX_PRIOR_SIGMAS = 3.0
 MAX_SIGMA_PX = 1.0
 RESIDUAL_MADS = 5.0
+# and only a view whose model explains less than half of its variance: the first and last views of a good section,
+# with neighbours on one side only, reach rho 0.4 to 0.6 and twice the median around them; a view 25 px off reaches 1
+RESIDUAL_FLOOR = 0.5**0.5
 # half-width, in views, of the running median that a view's residual is compared with: rho grows with the tilt
 NEIGHBOURS = 5
 # a level whose predicted error exceeds this many of its pixels in most views has nothing to say
@@ -22,7 +27,7 @@ HOPELESS_SIGMA = 0.5
 
 
 def fall_back(state: SolveState, rho: float) -> bool:
-    """Take note of the residual at the state's shifts; after two rises in a row go back to the best ones.
+    """Take note of the residual at the state's shifts; after two rises in a row, well above the best, go back to it.
 
     Going back halves the step and stops the momentum. Returns whether it happened.
     """
@@ -30,7 +35,7 @@ def fall_back(state: SolveState, rho: float) -> bool:
     state.last_rho = rho
     if rho < state.best_rho:
         state.best_rho, state.best = rho, state.shifts.copy()
-    if state.rises < 2 or state.best is None:
+    if state.rises < 2 or state.best is None or rho <= ABOVE_BEST * state.best_rho:
         return False
     state.shifts, state.previous = state.best.copy(), np.zeros_like(state.previous)
     state.rises, state.last_rho = 0, float("inf")
@@ -53,7 +58,7 @@ def suspicious(state: SolveState, tilt: F64, prior_px: float) -> list[str]:
     tests = {
         "shift": np.linalg.norm(offset, axis=1) > MAX_PRIOR_SIGMAS * prior_px,
         "sigma": ~(state.sigma.max(axis=1) <= MAX_SIGMA_PX),
-        "residual": ~(excess <= middle + RESIDUAL_MADS * mad),
+        "residual": ~((excess <= middle + RESIDUAL_MADS * mad) | (state.residual <= RESIDUAL_FLOOR)),
     }
     return ["+".join(name for name, bad in tests.items() if bad[i]) for i in range(len(tilt))]
 

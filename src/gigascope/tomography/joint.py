@@ -28,7 +28,7 @@ F64 = NDArray[np.float64]
 
 # conjugate-gradient steps at the start of a level
 CG_STEPS = 5
-# updates of a level before its numbers are trusted for flags and for giving the level up
+# updates of a level before its numbers are trusted for flags, falling back and giving the level up
 SETTLED = 3
 # updates that flagged views get at the end of a level
 RETRIES = 4
@@ -201,7 +201,7 @@ class JointSolver:
         before, event = state.shifts.copy(), state.phase if state.phase == "retry" else ""
         if not event and state.update + 1 == SETTLED and guards.hopeless(equations.sigma()):
             event, state.shifts = "skip", state.level_start.copy()
-        elif not event and guards.fall_back(state, rho):
+        elif not event and state.update >= SETTLED and guards.fall_back(state, rho):
             event = "back"
         else:
             self._step(equations)
