@@ -239,7 +239,7 @@ def _text_files(
         },
         {"step_rms_px": "px", "step_max_px": "px"},
     )
-    k = np.linspace(0, 0.5, 33)[: 33 if halves else 0]
+    k = np.linspace(0, 0.5, 33)
     half = 1 / (1 + (k / 0.17) ** 6) + rng.normal(0, 0.01, len(k))
     write_tsv(
         folder / "fsc.tsv",
@@ -271,5 +271,5 @@ def _text_files(
         metrics["resolution_fsc_0.5"] = {"value": 8.8, "unit": "nm", "label": "Resolution at FSC 0.5"}
         metrics["resolution_fsc_0.143"] = {"value": 6.4, "unit": "nm", "label": "Resolution at FSC 0.143"}
     if simulated:
-        metrics["alignment_error"] = {"value": 0.17, "unit": "px", "label": "Alignment error, RMS"}
+        metrics["alignment_error_px"] = {"value": 0.17, "unit": "px", "label": "Error of the shifts, aligned, RMS"}
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")

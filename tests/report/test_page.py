@@ -46,6 +46,8 @@ def test_number_for_a_person(value, shown):
 
 def test_set_numbers_are_short():
     assert page.plain(-59.99999999999999, "°") == "−60°"
+    assert page.plain(200000.0) == "2×10⁵"
+    assert page.plain(-1e-7) == "−1×10⁻⁷"
     assert page.plain(1.5, "nm") == "1.5\N{NO-BREAK SPACE}nm"
 
 

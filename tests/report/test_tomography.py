@@ -103,7 +103,7 @@ def test_thickness_guess_and_tilt_sign_are_warned_of(measured, result_of):
 def test_page_without_halves_or_truth_says_so(measured, result_of):
     checked = Checked(tomography_page(result_of(measured)))
     assert checked.problems == []
-    assert "No half tomograms were made" in checked.text
+    assert "No half tomograms were written" in checked.text
     assert "Alignment error" not in checked.text
     assert "What the joint alignment changed" in checked.text
 

@@ -64,9 +64,10 @@ def number(value: object, digits: int = 3) -> str:
     return shown.replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", MINUS)
 
 
-def plain(value: float, unit: str = "") -> str:
+def plain(value: float, unit: str = "", digits: int = 4) -> str:
     """A number that was set, not measured: as short as it can be written, with its unit."""
-    shown = number(value, 3) if abs(value) >= 1e6 else f"{float(value):.6g}".replace("-", MINUS)
+    mantissa, _, power = f"{float(value):.{digits}g}".replace("-", MINUS).partition("e")
+    shown = mantissa + (f"\N{MULTIPLICATION SIGN}10{_superscript(int(power.replace(MINUS, '-')))}" if power else "")
     return f"{shown}{'' if unit in ('', '°') else NBSP}{unit}"
 
 

@@ -18,7 +18,7 @@ from gigascope.report.page import Html, join, number, plain, tag
 
 F64 = NDArray[np.float64]
 
-Style = Literal["line", "dashed", "dots", "hollow", "linedots"]
+Style = Literal["line", "wide", "dashed", "dots", "hollow", "linedots"]
 
 WIDTH = 440.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 8.0, 8.0, 40.0
@@ -34,7 +34,7 @@ class Series:
     label : for the legend; empty: none
     x, y : values; not finite: a gap
     band : half-width around y that is shaded
-    style : "line", "dashed", "dots" (filled), "hollow", or "linedots"
+    style : "line", "wide" (pale, for what lies below others), "dashed", "dots" (filled), "hollow", or "linedots"
     colour : 0 (grey) to 4
     names : what each point is, shown under the pointer; default: its coordinates
     """
@@ -251,10 +251,10 @@ def _curve(frame: _Frame, s: Series) -> list[Html]:
             for r in _runs(u, np.where(np.isfinite(half), v, np.nan))
             if r.stop - r.start > 1
         ]
-    if s.style in ("line", "dashed", "linedots"):
-        dashed = " dashed" if s.style == "dashed" else ""
+    if s.style in ("line", "wide", "dashed", "linedots"):
+        kind = f" {s.style}" if s.style in ("wide", "dashed") else ""
         d = "".join(_path(u[r], v[r]) for r in _runs(u, v))
-        parts.append(tag("path", d=d, class_=f"line{dashed} {colour}"))
+        parts.append(tag("path", d=d, class_=f"line{kind} {colour}"))
     if s.style in ("dots", "hollow", "linedots") and len(u) <= _MAX_POINTS:
         kind = "hollow" if s.style == "hollow" else "point"
         parts += [_dot(u[i], v[i], f"{kind} {colour}", _name(s, i)) for i in range(len(u)) if np.isfinite(u[i] + v[i])]

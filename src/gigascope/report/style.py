@@ -112,6 +112,7 @@ code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans 
 .plot .rule { stroke: var(--line); stroke-width: .8; }
 .plot .mark { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 2 3; }
 .plot .line { fill: none; stroke-width: 1.7; stroke-linejoin: round; }
+.plot .wide { stroke-width: 6; opacity: .35; stroke-linecap: round; }
 .plot .dashed { stroke-dasharray: 5 3.5; }
 .plot .band { opacity: .2; stroke: none; }
 .plot .point { stroke: var(--ground); stroke-width: .7; }
@@ -123,6 +124,7 @@ code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans 
 .legend li::before { content: ""; display: inline-block; width: 1.1rem; height: 0; margin-right: .4rem;
   vertical-align: .25em;
   border-top: 2.5px solid var(--k); }
+.legend .wide::before { border-top-width: 6px; opacity: .45; vertical-align: .1em; }
 .legend .dashed::before { border-top-style: dashed; }
 .legend .dots::before { width: .5rem; height: .5rem; border: 0; border-radius: 50%; background: var(--k);
   vertical-align: .02em; }
@@ -130,7 +132,8 @@ code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans 
   border-radius: 50%;
   vertical-align: .02em; }
 .plot-title { margin: 0 0 .15rem; font-weight: 560; font-size: .9375rem; }
-footer { padding-block: 1rem 3rem; color: var(--soft); font-size: .8125rem; border-top: 1px solid var(--line);
-  margin-top: 1.5rem; }
+footer { padding-block: 1.5rem 3rem; }
+footer p { padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .8125rem;
+  max-width: none; }
 @media print { nav { display: none; } section { break-inside: avoid-page; } }
 """

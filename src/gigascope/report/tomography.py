@@ -71,7 +71,7 @@ def _stores(result: TomographyResult) -> list[StoreReader]:
 def _first_warnings(notes: list[str]) -> Html:
     if len(notes) > 2:
         return tag("p", tag("a", f"{len(notes)} things to know before trusting it", href="#warnings"))
-    return warnings(notes, "Nothing to warn of: every check passed.")
+    return warnings(notes, "No stage had anything to warn of.")
 
 
 def _flagged(views: Views) -> Html:

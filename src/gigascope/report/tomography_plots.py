@@ -70,9 +70,9 @@ def _shifts(views: Views, axis: int, where: str, symbol: Html, reference: F64) -
     y = views.found[:, axis]
     coarse = (views.coarse + _gauge(views.found - views.coarse, views))[:, axis]
     series = [
+        Series("true", views.tilt_deg, reference[:, axis], style="wide", colour=3),
         Series("pre-aligned", views.tilt_deg, coarse, style="hollow", colour=0, names=_names(views, coarse)),
         Series("aligned", views.tilt_deg, y, band=2 * views.sigma[:, axis], style="line", colour=1),
-        Series("true", views.tilt_deg, reference[:, axis], style="dashed", colour=3),
         Series("", views.tilt_deg, y, style="dots", colour=1, names=_names(views, y)),
     ]
     if not views.use.all():
@@ -169,17 +169,12 @@ def quality(result: TomographyResult, views: Views) -> Html:
     """Residual and FRC per view, FSC of the halves, convergence."""
     blocks = [*_resolution(result, views), _residuals(result, views), *_convergence(result.history)]
     shown = grid(*[b for b in blocks if b])
-    if result.halves is None:
-        return join(
-            [
-                paragraph("No half tomograms were made (halves.enabled: false), so there is no FSC.", class_="lead"),
-                shown,
-            ]
-        )
     note = (
         "Both halves share the alignment, so the FSC speaks of noise, not of the alignment; the FRC of each view "
-        "against the reprojection of the others is the stricter measure."
+        "against the reprojection of the other half is the stricter measure."
     )
+    if result.halves is None:
+        note = "No half tomograms were written (halves.enabled: false): the FSC is from quick ones, binned. " + note
     return join([paragraph(note, class_="lead"), shown])
 
 
@@ -198,30 +193,37 @@ def _frequency(columns: Columns) -> str | None:
 
 
 def _resolution(result: TomographyResult, views: Views) -> list[Html]:
-    blocks = []
     x = _frequency(result.fsc)
-    if x is not None and len(result.fsc[x]) > 1:
-        curves = [n for n, v in result.fsc.items() if n != x and not n.startswith(_NOT_CURVES) and v.dtype.kind == "f"]
-        colours = {"fsc": 1, "fsc_full": 0, "fsc_raw": 2, "fsc_prealigned": 4, "fsc_aligned": 1}
-        series = [
-            Series(
-                _FSC_LABELS.get(n, n.replace("_", " ")), result.fsc[x], result.fsc[n],
-                style="dashed" if n == "fsc_full" else "line", colour=colours.get(n, 3),
-            )
-            for n in curves
-        ]  # fmt: skip
-        blocks.append(_correlation(series, result.fsc_units.get(x, ""), "Fourier shell correlation of the halves"))
-    blocks.append(_frc(result.frc_views, views))
-    return blocks
-
-
-def _correlation(series: list[Series], unit: str, title: str) -> Html:
-    marks = [Mark("y", t, plain(t)) for t in THRESHOLDS]
-    label = f"spatial frequency ({unit or 'cycles/px'})"
-    description = f"{title}: correlation against spatial frequency, with the thresholds 0.5 and 0.143"
-    return plot(
-        series, Axis(label), Axis("correlation", (-0.1, 1.05)), title=title, description=description, marks=marks
+    if x is None or len(result.fsc[x]) < 2:
+        return [_frc(result.frc_views, views)]
+    frequency, unit = _readable(np.asarray(result.fsc[x], dtype=np.float64), result.fsc_units.get(x, ""))
+    curves = [n for n, v in result.fsc.items() if n != x and not n.startswith(_NOT_CURVES) and v.dtype.kind == "f"]
+    colours = {"fsc": 1, "fsc_full": 0, "fsc_raw": 2, "fsc_prealigned": 4, "fsc_aligned": 1}
+    series = [
+        Series(
+            _FSC_LABELS.get(n, n.replace("_", " ")), frequency, result.fsc[n],
+            style="dashed" if n == "fsc_full" else "line", colour=colours.get(n, 3),
+        )
+        for n in curves
+    ]  # fmt: skip
+    title = "Fourier shell correlation of the halves"
+    shells = plot(
+        series,
+        Axis(f"spatial frequency ({unit or 'cycles/px'})"),
+        Axis("correlation", (-0.1, 1.05)),
+        title=title,
+        description=f"{title} against spatial frequency, with the thresholds 0.5 and 0.143",
+        marks=[Mark("y", t, plain(t)) for t in THRESHOLDS],
     )
+    return [shells, _frc(result.frc_views, views)]
+
+
+def _readable(frequency: F64, unit: str) -> tuple[F64, str]:
+    """Frequencies without the shell at 0, which says nothing, in a unit that needs few zeros."""
+    frequency = np.where(frequency > 0, frequency, np.nan)
+    if unit == "1/nm" and np.nanmax(frequency) < 0.05:
+        return frequency * 1e3, "1/µm"
+    return frequency, unit
 
 
 def _frc(columns: Columns, views: Views) -> Html:

@@ -65,9 +65,12 @@ def headlines(result: TomographyResult, views: Views) -> list[Number]:
         sigma = views.sigma[views.use]
         spread = float(np.median(np.linalg.norm(sigma[np.isfinite(sigma).all(axis=1)], axis=1)))
         found.append(Number("Alignment, predicted", spread, "px", "median standard deviation of a view's shift"))
+    finest = _finest_nm(result)
     for threshold, note in (("0.5", "where the halves agree to a half"), ("0.143", "the usual limit")):
         value = metric(result.metrics, rf"(resolution|fsc).*{re.escape(threshold)}(?!\d)")
         if value is not None:
+            if finest is not None and value[0] <= 1.02 * finest:
+                note = "limit of the halves' sampling: finer was not measured"
             found.append(Number(f"Resolution, FSC {threshold}", value[0], value[1] or "nm", note))
     found += _residual(result, views)
     spacing = result.tomogram.spacing
@@ -96,6 +99,12 @@ def headlines(result: TomographyResult, views: Views) -> list[Number]:
             )
         )
     return found
+
+
+def _finest_nm(result: TomographyResult) -> float | None:
+    """The finest period that the FSC was measured at."""
+    frequency = np.asarray(result.fsc.get("frequency", []), dtype=np.float64)
+    return 1.0 / float(frequency.max()) if frequency.size and frequency.max() > 0 else None
 
 
 def _residual(result: TomographyResult, views: Views) -> list[Number]:
@@ -267,7 +276,7 @@ def _prealign_rows(coarse: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     if not coarse.get("method"):
         return []
     residuals = _mapping(coarse.get("residuals"))
-    tried = ", ".join(f"{name} {number(value)}" for name, value in residuals.items())
+    tried = "; ".join(f"{name}: {number(value)}" for name, value in residuals.items())
     bin_ = coarse.get("bin")
     why = (
         f"lowest leave-group-out residual of those tried ({tried})"
