@@ -114,12 +114,13 @@ def prealign(
     use = np.ones(len(tilt), dtype=bool) if good is None else np.array(good, dtype=bool)
     _check(views, valid, tilt, use)
     report = progress or (lambda fraction: None)
+    valid = without_pinholes(valid)
     aligner = _Aligner(views, valid, tilt, use, extent, settings)
     if extent != "object":
         shifts, peak, weak, steps = aligner.run(np.zeros((len(tilt), 2)), lambda part: report(0.9 * part))
         shifts = refine_axial(views, valid, tilt, shifts, use & ~weak, settings.low_pass, settings.high_pass)
         report(1.0)
-        shifts = _least_moved(interpolated(shifts, tilt, use & ~weak), tilt, use, extent)
+        shifts = interpolated(_least_moved(shifts, tilt, use, extent), tilt, use & ~weak)
         return PrealignResult(shifts, peak, weak, "correlation", {}, steps)
     results = _object_candidates(aligner, report)
     residuals = {
@@ -146,10 +147,9 @@ def _object_candidates(aligner: _Aligner, report: Callable[[float], None]) -> di
         kept = use & ~weak
         shifts = _least_moved(centre_on_object(views, valid, shifts, kept), tilt, use, "object")
         results[method] = PrealignResult(interpolated(shifts, tilt, kept), peak, weak, method, {}, steps)
-    # the peaks were measured from these shifts on
-    results["centre of mass"] = PrealignResult(
-        _least_moved(mass, tilt, use, "object"), peak, ~use, "centre of mass", {}, ()
-    )
+    # peaks and weak views are those of the correlation that started here
+    mass = interpolated(_least_moved(mass, tilt, use, "object"), tilt, kept)
+    results["centre of mass"] = PrealignResult(mass, peak, weak, "centre of mass", {}, ())
     return results
 
 
@@ -161,6 +161,18 @@ def _least_moved(shifts: F64, tilt: F64, use: NDArray[np.bool_], extent: str) ->
     """
     x, y, _ = gauge_of(shifts, tilt, use)
     return shifts - gauge_shifts((0.0 if extent == "object" else x, y, 0.0), tilt)
+
+
+def without_pinholes(valid: Tensor) -> Tensor:
+    """Masks with holes of one or two pixels closed: hot pixels, whose replaced values serve a correlation.
+
+    Left open, 2 % of hot pixels would take a third of all 2 x 2 blocks. `valid` : (tilt, s, y) uint8.
+    """
+    closed = torch.empty_like(valid)
+    for view, out in zip(valid, closed):
+        grown = torch.nn.functional.max_pool2d(view[None].float(), 3, 1, 1)
+        out.copy_(-torch.nn.functional.max_pool2d(-grown, 3, 1, 1)[0])
+    return closed
 
 
 def interpolated(shifts: F64, tilt: F64, use: NDArray[np.bool_]) -> F64:
