@@ -132,6 +132,14 @@ class Context:
             found[name] = {"path": str(path), "digest": digest}
         return found
 
+    def damaged_inputs(self) -> list[str]:
+        """What is wrong with the input stores, shard by shard, compared with their checksums."""
+        from gigascope.store.checksum import verify
+
+        kinds = {**self.stage.inputs, **self.stage.optional_inputs}
+        stores = [path for name, path in self._inputs.items() if kinds[name] is Kind.STORE]
+        return [f"{path}: {problem}" for path in stores for problem in verify(path)]
+
     # outputs
 
     def create(self, name: str, **image: Any) -> ImageWriter:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gigascope.config.section import canonical_json
-from gigascope.errors import UserError
+from gigascope.errors import Checkpointed, UserError
 from gigascope.registry import get_stage
 from gigascope.runtime import lock, memory, provenance
 from gigascope.runtime.context import Context
@@ -106,6 +106,16 @@ def _perform(context: Context, plan: Plan, digests: dict[str, dict[str, Any]]) -
                 command=sys.argv,
             )
         )
+    except (UserError, Checkpointed):
+        raise
+    except Exception as error:
+        # A shard that was cut or altered fails somewhere deep in a codec: say which one.
+        damaged = context.damaged_inputs()
+        if damaged:
+            raise UserError(
+                "; ".join(damaged), where=stage.name, do="Remove the damaged store and run snakemake again."
+            ) from error
+        raise
     finally:
         shutil.rmtree(written, ignore_errors=True)
         if not any(context.scratch.glob("*.checkpoint")):
