@@ -30,7 +30,7 @@ warp = importlib.import_module("gigascope.kernels.warp.cuda")
 DEVICE = "cpu" if INTERPRETED else "cuda"
 # rounding of float32 sums of a few hundred products
 TOLERANCE = 1e-5
-SHAPES = [(1, 1, 1), (2, 3, 7), (3, 5, 130), (2, 6, 300)]
+SHAPES = [(1, 1, 1), (2, 5, 7), (1, 6, 300)]
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def on_device(draw):
     return lambda *shape, dtype=torch.float32: draw(*shape, dtype=dtype).to(DEVICE)
 
 
-@pytest.mark.parametrize("n_y", [3, 150])
-def test_projector_agrees_with_the_reference(geometries, on_device, distance, n_y):
-    for angles, n_s, shape_zx, hz in geometries:
+@pytest.mark.parametrize(("n_y", "parity"), [(3, 0), (150, 1)])
+def test_projector_agrees_with_the_reference(geometries, on_device, distance, n_y, parity):
+    for angles, n_s, shape_zx, hz in geometries[parity::2]:
         angles = angles.to(DEVICE)
         volume, sinogram = on_device(*shape_zx, n_y), on_device(len(angles), n_s, n_y)
         expected = projector_reference.project(volume, angles, n_s, hz)
@@ -51,7 +51,7 @@ def test_projector_agrees_with_the_reference(geometries, on_device, distance, n_
 
 
 def test_backproject_is_adjoint_of_project(geometries, on_device):
-    for angles, n_s, shape_zx, hz in geometries:
+    for angles, n_s, shape_zx, hz in geometries[::2]:
         angles = angles.to(DEVICE)
         u, q = on_device(*shape_zx, 9), on_device(len(angles), n_s, 9)
         au, atq = (
@@ -63,7 +63,7 @@ def test_backproject_is_adjoint_of_project(geometries, on_device):
 
 
 def test_projector_writes_every_element_of_out(geometries, on_device):
-    for angles, n_s, shape_zx, hz in geometries[:3]:
+    for angles, n_s, shape_zx, hz in geometries[1:3]:
         angles = angles.to(DEVICE)
         volume, sinogram = on_device(*shape_zx, 9), on_device(len(angles), n_s, 9)
         out = torch.full_like(sinogram, torch.nan)
@@ -137,8 +137,8 @@ def test_translate_and_resample_agree_with_the_reference(on_device, distance, sh
     matrices = on_device(shape[0], 2, 3, dtype=torch.float64)
     matrices[0] = torch.eye(2, 3)
     for n_bin in (1, 2):
-        out, valid = warp.resample(views, matrices, (5, 9), order, n_bin, mask)
-        out_expected, valid_expected = warp_reference.resample(views, matrices, (5, 9), order, n_bin, mask)
+        out, valid = warp.resample(views, matrices, (3, 9), order, n_bin, mask)
+        out_expected, valid_expected = warp_reference.resample(views, matrices, (3, 9), order, n_bin, mask)
         assert distance(out, out_expected) < TOLERANCE
         assert torch.equal(valid, valid_expected)
 

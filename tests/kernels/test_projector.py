@@ -67,6 +67,15 @@ def test_out_receives_the_same_numbers(geometries, draw):
         assert torch.equal(out, backproject(sinogram, angles, shape_zx, hz))
 
 
+def test_angles_changed_in_place_count(draw):
+    angles, volume = torch.tensor([-0.4, 0.9], dtype=torch.float64), draw(3, 8, 4)
+    project(volume, angles, 8)
+    angles += 0.1
+    assert torch.equal(project(volume, angles, 8), project(volume, angles.clone(), 8))
+    with torch.inference_mode():
+        assert torch.equal(project(volume, angles, 8), project(volume, angles.clone(), 8))
+
+
 def test_strided_inputs_give_the_numbers_of_contiguous_ones(draw):
     angles = torch.tensor([-0.4, 0.9], dtype=torch.float64)
     volume, sinogram = draw(11, 7, 9).permute(1, 2, 0), draw(11, 2, 8).permute(1, 2, 0)

@@ -83,7 +83,7 @@ def load(typing_context, array, index):  # type: ignore[no-untyped-def]
     vector = Vector(array.dtype)
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = _pointer(context, builder, signature.args[0], *arguments, vector)
+        pointer = _pointer(context, builder, signature.args[0], arguments[0], arguments[1], vector)
         return builder.load(pointer, align=vector.dtype.bitwidth // 8)
 
     return vector(array, types.intp), generate

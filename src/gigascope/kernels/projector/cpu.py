@@ -15,7 +15,7 @@ from numba import prange
 from torch import Tensor
 
 from gigascope.kernels.parallel import inline_kernel, parallel_kernel
-from gigascope.kernels.projector.coefficients import ray_table, sample_table
+from gigascope.kernels.projector.coefficients import ray_table, remembered, sample_table
 from gigascope.kernels.simd import fma, lanes_of, load, load_part, splat, store, store_part
 
 # tile of the lists: 16 results x 16 pairs take 6 KB, and the 3 source rows that a result shares with the next one
@@ -29,7 +29,7 @@ PASSES = 2
 
 def project(volume: Tensor, angles: Tensor, n_s: int, hz: float = 1.0, out: Tensor | None = None) -> Tensor:
     """See :func:`gigascope.kernels.projector.project`; `volume` contiguous."""
-    table = ray_table(angles.detach().cpu(), n_s, (volume.shape[0], volume.shape[1]), hz)
+    table = remembered(ray_table, angles, volume.device, n_s, (volume.shape[0], volume.shape[1]), hz)
     if out is None:
         out = volume.new_empty(angles.shape[0], n_s, volume.shape[2])
     # neighbouring views share the volume's rows in the second cache; enough tasks for all threads come first
@@ -43,7 +43,7 @@ def backproject(
     sinogram: Tensor, angles: Tensor, shape_zx: tuple[int, int], hz: float = 1.0, out: Tensor | None = None
 ) -> Tensor:
     """See :func:`gigascope.kernels.projector.backproject`; `sinogram` contiguous."""
-    table = sample_table(angles.detach().cpu(), sinogram.shape[1], shape_zx, hz)
+    table = remembered(sample_table, angles, sinogram.device, sinogram.shape[1], shape_zx, hz)
     if out is None:
         out = sinogram.new_empty(*shape_zx, sinogram.shape[2])
     n_tasks = 4 * numba.get_num_threads()

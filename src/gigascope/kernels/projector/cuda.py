@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gigascope.kernels.gpu import n_blocks, on_device_of, y_block
-from gigascope.kernels.projector.coefficients import ray_table
+from gigascope.kernels.projector.coefficients import ray_table, remembered
 
 # rows per program: 4 views x 8 samples forward, 4 planes x 8 columns back; with 128 floats of y and 8 warps every
 # thread keeps 16 sums and reads 16 bytes at a time
@@ -25,18 +25,12 @@ PLANES, COLUMNS = 4, 8
 LARGEST_Y = 128
 WARPS = 8
 
-# positions on the inner axis as fixed point with 32 fractional bits: exact increments at the price of two integer
-# additions, where float64 would run at a 64th of the speed on most cards and float32 loses 1e-4 at 4096 voxels
-FRACTION = 32
-
 
 def project(volume: Tensor, angles: Tensor, n_s: int, hz: float = 1.0, out: Tensor | None = None) -> Tensor:
     """See :func:`gigascope.kernels.projector.project`; `volume` contiguous."""
     n_z, n_x, n_y = volume.shape
-    table = ray_table(angles.to(volume.device), n_s, (n_z, n_x), hz)
-    # views of one branch side by side, so that a program has one loop; the count stays on the device
-    order = torch.argsort(table[:, 0], stable=True).to(torch.int32)
-    n_planes = (table[:, 0] == 0).sum().to(torch.int32)
+    # views of one branch side by side, so that a program has one loop; their number stays on the device
+    table = remembered(_ordered_rays, angles, volume.device, n_s, (n_z, n_x), hz)
     if out is None:
         out = volume.new_empty(angles.shape[0], n_s, n_y)
     n_t, block = angles.shape[0], y_block(n_y, LARGEST_Y)
@@ -44,8 +38,8 @@ def project(volume: Tensor, angles: Tensor, n_s: int, hz: float = 1.0, out: Tens
     with on_device_of(volume):
         for by_columns in (False, True):
             _project[grid](
-                volume, table, order, n_planes, out, n_t, n_s, n_z, n_x, n_y,
-                BY_COLUMNS=by_columns, VIEWS=VIEWS, SAMPLES=SAMPLES, Y=block, num_warps=WARPS,
+                volume, table, out, n_t, n_s, n_z, n_x, n_y,
+                BY_COLUMNS=by_columns, VIEWS=VIEWS, SAMPLES=SAMPLES, Y=block, num_warps=WARPS, enable_fp_fusion=True,
             )  # fmt: skip
     return out
 
@@ -56,7 +50,7 @@ def backproject(
     """See :func:`gigascope.kernels.projector.backproject`; `sinogram` contiguous."""
     n_t, n_s, n_y = sinogram.shape
     n_z, n_x = shape_zx
-    table = _sample_lines(angles.to(sinogram.device), n_s, shape_zx, hz)
+    table = remembered(_sample_lines, angles, sinogram.device, n_s, shape_zx, hz)
     if out is None:
         out = sinogram.new_empty(n_z, n_x, n_y)
     block = y_block(n_y, LARGEST_Y)
@@ -64,13 +58,22 @@ def backproject(
     with on_device_of(sinogram):
         _backproject[grid](
             sinogram, table, out, n_t, n_s, n_z, n_x, n_y,
-            PAIRS=math.ceil(max(1.0, hz)), PLANES=PLANES, COLUMNS=COLUMNS, Y=block, num_warps=WARPS,
+            PAIRS=math.ceil(max(1.0, hz)), PLANES=PLANES, COLUMNS=COLUMNS, Y=block,
+            num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
     return out
 
 
+def _ordered_rays(angles: Tensor, n_s: int, shape_zx: tuple[int, int], hz: float) -> Tensor:
+    """`ray_table` with the views by planes first; columns 5 and 6: index of the view, number of views by planes."""
+    table = ray_table(angles, n_s, shape_zx, hz)
+    order = torch.argsort(table[:, 0], stable=True)
+    n_by_planes = (table[:, 0] == 0).sum().expand(len(order))
+    return torch.cat((table[order], torch.stack((order, n_by_planes), dim=1)), dim=1)
+
+
 def _sample_lines(angles: Tensor, n_s: int, shape_zx: tuple[int, int], hz: float) -> Tensor:
-    """One line per view of `coefficients.sample_table`, without view and offset: here all views take PAIRS pairs."""
+    """One line per view of `sample_table`, without view and offset: here all views take PAIRS pairs."""
     n_z, n_x = shape_zx
     cos, sin = torch.cos(angles), torch.sin(angles)
     reach = torch.where(cos.abs() >= sin.abs() * hz, cos.abs(), sin.abs() * hz)
@@ -80,7 +83,7 @@ def _sample_lines(angles: Tensor, n_s: int, shape_zx: tuple[int, int], hz: float
 
 @triton.jit
 def _project(
-    volume, table, order, n_planes, out, n_t, n_s, n_z, n_x, n_y,
+    volume, table, out, n_t, n_s, n_z, n_x, n_y,
     BY_COLUMNS: tl.constexpr, VIEWS: tl.constexpr, SAMPLES: tl.constexpr, Y: tl.constexpr,
 ):  # fmt: skip
     """Sums of VIEWS x SAMPLES rays over Y slices."""
@@ -88,25 +91,25 @@ def _project(
     first_view = tl.program_id(0) // n_sample_blocks * VIEWS
     first_sample = tl.program_id(0) % n_sample_blocks * SAMPLES
     y = tl.program_id(1) * Y + tl.arange(0, Y)
-    planes = tl.load(n_planes)
+    n_by_planes = tl.load(table + 6).to(tl.int32)
     if BY_COLUMNS:
-        first_view += planes
+        first_view += n_by_planes
         last_view = n_t
         n_outer, n_inner = n_x, n_z
         outer_step, inner_step = n_y, n_x * n_y
     else:
-        last_view = planes
+        last_view = n_by_planes
         n_outer, n_inner = n_z, n_x
         outer_step, inner_step = n_x * n_y, n_y
     if first_view < last_view:
         row = tl.arange(0, VIEWS * SAMPLES)
         slot, sample = first_view + row // SAMPLES, first_sample + row % SAMPLES
         known = (slot < last_view) & (sample < n_s)
-        view = tl.load(order + slot, mask=known, other=0)
-        alpha = tl.load(table + view * 5 + 1)
-        beta = tl.load(table + view * 5 + 2)
-        base = alpha * sample + tl.load(table + view * 5 + 3)
-        g = tl.load(table + view * 5 + 4).to(tl.float32)
+        line = table + tl.where(known, slot, 0) * 7
+        alpha, beta = tl.load(line + 1), tl.load(line + 2)
+        base = alpha * sample + tl.load(line + 3)
+        g = tl.load(line + 4).to(tl.float32)
+        view = tl.load(line + 5).to(tl.int64)
 
         # where a ray of the tile is within a voxel of the grid
         steep = tl.abs(beta) > 1e-12
@@ -117,6 +120,8 @@ def _project(
         begin = tl.maximum(tl.floor(tl.min(tl.where(known, low, n_outer * 1.0))), 0.0).to(tl.int32)
         end = tl.minimum(tl.ceil(tl.max(tl.where(known, high, 0.0))) + 1, n_outer * 1.0).to(tl.int32)
 
+        # fixed point with 32 fractional bits: exact increments at the price of two integer additions, where float64
+        # runs at a 64th of the speed on most cards and float32 loses 1e-4 at 4096 voxels
         position = tl.floor((base + beta * begin) * 4294967296.0 + 0.5).to(tl.int64)
         increment = tl.floor(beta * 4294967296.0 + 0.5).to(tl.int64)
         inside_y = (y < n_y)[None, :]
@@ -134,7 +139,7 @@ def _project(
             total += w0[:, None] * u0 + w1[:, None] * u1
             position += increment
             start += outer_step
-        target = (view.to(tl.int64) * n_s + sample) * n_y
+        target = (view * n_s + sample) * n_y
         tl.store(out + target[:, None] + y[None, :], total, mask=known[:, None] & inside_y)
 
 

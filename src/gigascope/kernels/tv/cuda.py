@@ -80,7 +80,7 @@ def _launch(kernel, like: Tensor, *arguments: Tensor | float, **constants: bool)
     block = y_block(n_y, LARGEST_Y)
     grid = (n_z, n_blocks(n_x, ROWS), n_blocks(n_y, block))
     with on_device_of(like):
-        kernel[grid](*arguments, n_z, n_x, n_y, X=ROWS, Y=block, num_warps=WARPS, **constants)
+        kernel[grid](*arguments, n_z, n_x, n_y, X=ROWS, Y=block, num_warps=WARPS, enable_fp_fusion=True, **constants)
 
 
 @triton.jit

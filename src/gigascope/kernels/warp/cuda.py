@@ -112,7 +112,7 @@ def _launch(kernel, like: Tensor, *arguments: Tensor | int, **constants: int) ->
     block = y_block(n_y, LARGEST_Y)
     grid = (n_t, n_blocks(n_s, ROWS), n_blocks(n_y, block))
     with on_device_of(like):
-        kernel[grid](*arguments, n_s, n_y, S=ROWS, Y=block, num_warps=WARPS, **constants)
+        kernel[grid](*arguments, n_s, n_y, S=ROWS, Y=block, num_warps=WARPS, enable_fp_fusion=True, **constants)
 
 
 @triton.jit

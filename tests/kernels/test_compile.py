@@ -1,0 +1,97 @@
+"""The Triton kernels compile to machine code of a GPU, also on machines without one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="triton, of the extra dev or of a CUDA build of torch, compiles kernels")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter has taken the compiler's place in this process", allow_module_level=True)
+
+POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int32: "*i32", torch.uint8: "*u8"}
+TARGET = ("cuda", 90, 32)
+LAUNCHED = {"_project", "_backproject"}
+LAUNCHED |= {"_gradient", "_gradient_adjoint", "_dual_step", "_primal_step", "_data_step", "_tv_norm", "_data_misfit"}
+LAUNCHED |= {"_filter", "_scatter_rows", "_shift_sums", "_translate", "_resample"}
+
+
+class Compiling:
+    """Stands in for a kernel: compiles what would have been launched, the way Triton specialises its arguments."""
+
+    def __init__(self, kernel: Any, seen: list[str]) -> None:
+        self.kernel, self.seen = kernel, seen
+
+    def __getitem__(self, grid: object) -> Any:
+        return self.compile
+
+    def compile(self, *arguments: Any, num_warps: int, enable_fp_fusion: bool, **constants: Any) -> None:
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+
+        names = [parameter.name for parameter in self.kernel.params]
+        types, values, hints = {}, {(names.index(name),): value for name, value in constants.items()}, {}
+        for i, (name, argument) in enumerate(zip(names, arguments, strict=False)):
+            if isinstance(argument, torch.Tensor):
+                types[name], hints[(i,)] = POINTERS[argument.dtype], [["tt.divisibility", 16]]
+            elif isinstance(argument, float):
+                types[name] = "fp32"
+            elif argument == 1:  # Triton makes a constant of it
+                types[name], values[(i,)] = "constexpr", 1
+            else:
+                types[name] = "i32"
+        types |= dict.fromkeys(constants, "constexpr")
+        options = {"num_warps": num_warps, "enable_fp_fusion": enable_fp_fusion}
+        source = ASTSource(self.kernel, types, values, hints)
+        binary = triton.compile(source, target=GPUTarget(*TARGET), options=options)
+        assert len(binary.asm["cubin"]) > 0
+        self.seen.append(self.kernel.__name__)
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names of the kernels that were compiled; those that kernels call stay as they are."""
+    from gigascope.kernels.projector import cuda as projector
+    from gigascope.kernels.tv import cuda as tv
+    from gigascope.kernels.warp import cuda as warp
+
+    seen: list[str] = []
+    for module in (projector, tv, warp):
+        for name in LAUNCHED & set(vars(module)):
+            monkeypatch.setattr(module, name, Compiling(getattr(module, name), seen))
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "n_s"), [((64, 96, 256), 96), ((1, 1, 1), 1)])
+def test_every_triton_kernel_compiles(compiled, shape, n_s):
+    from gigascope.kernels.projector import cuda as projector
+    from gigascope.kernels.tv import cuda as tv
+    from gigascope.kernels.warp import cuda as warp
+
+    n_t = 1 if shape == (1, 1, 1) else 6
+    angles = torch.linspace(-1, 1, n_t, dtype=torch.float64)
+    u, p, views = torch.zeros(shape), torch.zeros(3, *shape), torch.zeros(n_t, n_s, shape[2])
+    shifts, mask = torch.zeros(n_t, 2, dtype=torch.float64), torch.ones_like(views, dtype=torch.uint8)
+    matrices = torch.zeros(n_t, 2, 3, dtype=torch.float64)
+    for hz in (1.0, 4.0):
+        projector.project(u, angles, n_s, hz)
+        projector.backproject(views, angles, shape[:2], hz)
+    tv.gradient(u)
+    tv.gradient_adjoint(p)
+    tv.dual_step_(p, u, 0.1, 0.5)
+    tv.primal_step_(u, u.clone(), p, u, torch.zeros(shape[:2]), 1.0, True)
+    tv.data_step_(views, views, views, views, torch.zeros(n_t, n_s), torch.zeros(n_t))
+    tv.tv_norm(u)
+    tv.data_misfit(views, views, views, torch.zeros(n_t))
+    warp.spline_coefficients(views)
+    warp.translate_adjoint(views, shifts, 1)
+    warp.shift_sums(views, views, views)
+    for order in (1, 3):
+        warp.translate(views, shifts, order, mask)
+        warp.resample(views, matrices, (4, 5), order, 2, mask)
+    assert set(compiled) == LAUNCHED
