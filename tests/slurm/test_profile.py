@@ -67,9 +67,10 @@ def test_queued_job_runs_as_planned_whatever_the_yaml_says_then(
     original = checkout.dataset("one").read_text()
     checkout.edit(ONE, "enabled: true", "enabled: true\n  bin: 1")
     process = checkout.start("snakemake", "--profile", "slurm", "results/one/report.html", **on(cluster, checkout))
-    while "PENDING" not in cluster.ask("squeue", "-h", "-o", "%T"):
+    while set(cluster.ask("squeue", "-h", "-o", "%A").split()) <= set(blockers):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.2)
+    assert "PENDING" in cluster.ask("squeue", "-h", "-o", "%T")
     planned = checkout.dataset("one").read_text()
     checkout.edit(ONE, "bin: 1", "bin: 4")
     cluster.ask("scancel", *blockers)
