@@ -19,6 +19,7 @@ MAD_TO_SIGMA = 1.4826
 SAMPLES_PER_VIEW = 1 << 18
 LEVELS = 8
 BAND_ROWS = 64
+RANK_PIXELS = 1 << 16  # nine of these bands stay in the cache of one core
 MAX_TYPICAL = 1 << 20
 
 # 25 compare-exchanges that sort nine values; found optimal by Floyd, Knuth, The Art of Computer Programming 3, 5.3.4
@@ -153,13 +154,10 @@ def noise_sigma(view: Tensor, valid: Tensor | None = None) -> float:
     """
     if min(view.shape) < 3:
         return 0.0
-    rows = view[:-2] - 2.0 * view[1:-1] + view[2:]
-    difference = (rows[:, :-2] - 2.0 * rows[:, 1:-1] + rows[:, 2:]) / 6.0
-    brightness = _box3(view)
-    if valid is not None:
-        inside = _box3(valid.to(view.dtype)) > 1.0 - 1e-3
-        difference, brightness = difference[inside], brightness[inside]
-    difference, brightness = sample(difference), sample(brightness)
+    parts = [
+        _second_differences(view[rows], None if valid is None else valid[rows]) for rows in spread_rows(view.shape)
+    ]
+    difference, brightness = (sample(torch.cat(columns)) for columns in zip(*parts))
     if difference.numel() < 16:
         return 0.0
     order = torch.argsort(brightness)
@@ -167,13 +165,25 @@ def noise_sigma(view: Tensor, valid: Tensor | None = None) -> float:
     return float(np.sqrt(np.mean([robust_sigma(group) ** 2 for group in groups])))
 
 
+def _second_differences(view: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mixed second differences, and the mean brightness around each, where the whole neighbourhood is valid; flat."""
+    rows = view[:-2] - 2.0 * view[1:-1] + view[2:]
+    difference = (rows[:, :-2] - 2.0 * rows[:, 1:-1] + rows[:, 2:]) / 6.0
+    brightness = _box3(view)
+    if valid is None or bool(valid.all()):
+        return difference.reshape(-1), brightness.reshape(-1)
+    inside = _box3(valid.to(view.dtype)) > 1.0 - 1e-3
+    return difference[inside], brightness[inside]
+
+
 def ranks(view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Third lowest, median and third highest of every 3 x 3 neighbourhood (mirrored at the border), each (y, x)."""
     padded = torch.nn.functional.pad(view[None, None], (1, 1, 1, 1), mode="reflect")[0, 0]
     out = [torch.empty_like(view) for _ in range(3)]
     height, width = view.shape
-    for top in range(0, height, BAND_ROWS):
-        rows = min(BAND_ROWS, height - top)
+    step = max(1, RANK_PIXELS // width)
+    for top in range(0, height, step):
+        rows = min(step, height - top)
         nine = [padded[top + i : top + i + rows, j : j + width] for i in range(3) for j in range(3)]
         for layer in SORT_NINE:
             for a, b in layer:
@@ -208,24 +218,24 @@ def replace_spikes(view: Tensor, threshold: float, valid: Tensor | None = None) 
         view = torch.where(valid, view, view.new_tensor(median(sample(view[valid]))))
     low, middle, high = ranks(view)
     excess = torch.maximum(view - high, low - view)
-    limit = threshold * _sigma_by_level(view - middle, middle, valid)
-    spikes = (excess > limit) & (excess > 0)
+    edges, sigma = _sigma_by_level(view, middle, valid)
+    # few pixels pass the lowest limit, and only they need a look at their own level's
+    spikes = (excess > threshold * float(sigma.min())) & (excess > 0)
     if valid is not None:
         spikes &= valid
+    suspects = spikes.nonzero(as_tuple=True)
+    if len(suspects[0]):
+        limit = threshold * sigma[torch.bucketize(middle[suspects], edges, right=True)]
+        spikes[suspects] = excess[suspects] > limit
     return torch.where(spikes, middle, view), spikes
 
 
 def typical_values(view: Tensor, threshold: float, valid: Tensor | None = None) -> Tensor:
     """Values of a view without its spikes, as a flat array: all of them, or of evenly spread rows of a large view."""
-    n_bands = max(1, MAX_TYPICAL // (BAND_ROWS * view.shape[1]))
-    if n_bands * BAND_ROWS >= view.shape[0]:
-        tops, rows = [0], view.shape[0]
-    else:
-        tops, rows = np.linspace(0, view.shape[0] - BAND_ROWS, n_bands).astype(int).tolist(), BAND_ROWS
     parts = []
-    for top in tops:
-        band = view[top : top + rows]
-        inside = None if valid is None else valid[top : top + rows]
+    for rows in spread_rows(view.shape):
+        band = view[rows]
+        inside = None if valid is None else valid[rows]
         if inside is not None and not bool(inside.any()):
             continue
         cleaned, _ = replace_spikes(band, threshold, inside)
@@ -233,18 +243,34 @@ def typical_values(view: Tensor, threshold: float, valid: Tensor | None = None) 
     return torch.cat(parts) if parts else view.new_empty(0)
 
 
-def _sigma_by_level(residual: Tensor, level: Tensor, valid: Tensor | None) -> Tensor:
-    """Robust sigma of the residual among pixels of similar level, never below that of the whole view; (y, x)."""
-    some_residual = sample(residual if valid is None else residual[valid])
-    some_level = sample(level if valid is None else level[valid])
-    floor = robust_sigma(some_residual)
-    order = torch.argsort(some_level)
-    groups = torch.tensor_split(order, LEVELS)
-    if len(order) < 2 * LEVELS:
-        return torch.full_like(level, floor)
-    edges = torch.stack([some_level[group[0]] for group in groups[1:]])
-    sigma = level.new_tensor([max(robust_sigma(some_residual[group]), floor) for group in groups])
-    return sigma[torch.bucketize(level, edges, right=True)]
+def spread_rows(shape: Sequence[int]) -> list[slice]:
+    """Bands of rows, evenly spread, that hold about a million pixels; all rows of a smaller view."""
+    n_bands = max(1, MAX_TYPICAL // (BAND_ROWS * shape[1]))
+    if n_bands * BAND_ROWS >= shape[0]:
+        return [slice(0, shape[0])]
+    tops = np.linspace(0, shape[0] - BAND_ROWS, n_bands).astype(int).tolist()
+    return [slice(top, top + BAND_ROWS) for top in tops]
+
+
+def _sigma_by_level(view: Tensor, middle: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Robust sigma of view - median among pixels of similar median, never below that of the whole view.
+
+    Returns
+    -------
+    edges : (groups - 1,) medians between the groups
+    sigma : (groups,)
+    """
+    some, level = sample(view), sample(middle)
+    if valid is not None:
+        inside = sample(valid)
+        some, level = some[inside], level[inside]
+    residual = some - level
+    floor = robust_sigma(residual)
+    if len(level) < 2 * LEVELS:
+        return view.new_empty(0), view.new_tensor([floor])
+    groups = torch.tensor_split(torch.argsort(level), LEVELS)
+    edges = torch.stack([level[group[0]] for group in groups[1:]])
+    return edges, view.new_tensor([max(robust_sigma(residual[group]), floor) for group in groups])
 
 
 def _box3(view: Tensor) -> Tensor:

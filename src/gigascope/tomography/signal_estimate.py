@@ -184,8 +184,8 @@ def _view_statistics(
     raw = as_view(views, index, device)
     signal, usable, spikes = prepare_view(raw, level, index, valid=as_mask(valid, index, raw.shape, device))
     noise = cleaning.noise_sigma(signal, usable) ** 2
-    values = signal[usable].double()
-    mean = float(values.mean())
+    values = signal.reshape(-1) if bool(usable.all()) else signal[usable]
+    mean = float(values.mean(dtype=torch.float64))
     border = usable.clone()
     border[FRAME:-FRAME, FRAME:-FRAME] = False
     return (
