@@ -78,18 +78,6 @@ def robust_sigma(values: Tensor) -> float:
     return float(values.double().std())
 
 
-def unusable(source: ViewSource, valid: ViewSource | None, skip: Sequence[int] = ()) -> tuple[list[int], list[int]]:
-    """Indices of the views that hold NaN or infinite values on valid pixels, and of those that are constant."""
-    not_finite: list[int] = []
-    constant: list[int] = []
-    for i in sorted(set(range(source.shape[0])) - set(skip)):
-        view = as_view(source, i)
-        kind = fault(view[as_mask(valid, i, view.shape)])
-        if kind:
-            (not_finite if kind == "not finite" else constant).append(i)
-    return not_finite, constant
-
-
 def fault(values: Tensor) -> str:
     """ "not finite", "constant" or "" for the usable values of a view."""
     if not bool(torch.isfinite(values).all()):
@@ -97,36 +85,21 @@ def fault(values: Tensor) -> str:
     return "constant" if values.numel() == 0 or bool(values.max() == values.min()) else ""
 
 
-def check_views(source: ViewSource, valid: ViewSource | None = None, skip: Sequence[int] = ()) -> None:
-    """Refuse a series with views that cannot be used, naming all of them.
-
-    Parameters
-    ----------
-    source : (tilt, y, x) views
-    valid : (tilt, y, x) validity masks; what lies outside is not looked at
-    skip : views excluded by hand
+def raise_unusable(not_finite: Sequence[int], constant: Sequence[int]) -> None:
+    """Refuse a series with views that cannot be used, naming all of them; nothing happens when both lists are empty.
 
     Raises
     ------
     UserError : views with NaN or infinite values, or constant views, by index
     """
-    raise_unusable(*unusable(source, valid, skip))
-
-
-def raise_unusable(not_finite: Sequence[int], constant: Sequence[int]) -> None:
-    """The message of :func:`check_views` for lists of views; nothing when both are empty."""
     if not not_finite and not constant:
         return
-    found = []
-    if not_finite:
-        found.append(f"{_count(not_finite)} NaN or infinite pixels")
-    if constant:
-        found.append(f"{_count(constant)} the same value everywhere")
-    bad = sorted([*not_finite, *constant])
+    kinds = {"NaN or infinite pixels": not_finite, "the same value everywhere": constant}
+    found = [f"{what} in view{'s' * (len(bad) > 1)} {listed(bad)}" for what, bad in kinds.items() if bad]
     raise UserError(
-        "; ".join(found) + ".",
-        where=("view " if len(bad) == 1 else "views ") + listed(bad),
-        do=f"Leave them out with ingest.exclude: {bad}, or replace the images (views count from 0 in file order).",
+        "; ".join(found) + " (counted from 0 in file order).",
+        where="tilt series",
+        do=f"Leave them out with ingest.exclude: {sorted([*not_finite, *constant])}, or replace the images.",
     )
 
 
@@ -134,10 +107,6 @@ def listed(indices: Sequence[int], most: int = 20) -> str:
     """View numbers for a message, cut after `most`."""
     shown = ", ".join(str(i) for i in indices[:most])
     return shown if len(indices) <= most else f"{shown} and {len(indices) - most} more"
-
-
-def _count(indices: Sequence[int]) -> str:
-    return f"view {indices[0]} has" if len(indices) == 1 else f"{len(indices)} views ({listed(indices)}) have"
 
 
 def noise_sigma(view: Tensor, valid: Tensor | None = None) -> float:
