@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
+from gigascope.kernels import parallel
 
 
 class Geometry(NamedTuple):
@@ -29,6 +32,17 @@ def draw(rng: np.random.Generator) -> Callable[..., Tensor]:
         return torch.from_numpy(rng.standard_normal(shape)).to(dtype)
 
     return normal
+
+
+@pytest.fixture
+def thread_counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
+    """One and two threads; also for small arrays, which would run on one."""
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread only: needs a machine with two cores")
+    monkeypatch.setattr(parallel, "WORK_PER_THREAD", 1.0)
+    before = numba.get_num_threads()
+    yield 1, 2
+    numba.set_num_threads(before)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from gigascope.kernels import projector, tv, warp
+from gigascope.kernels import parallel, projector, tv, warp
 from gigascope.kernels.dispatch import backend
 
 
@@ -39,7 +39,7 @@ def test_device_decides_the_implementation():
 
 
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
-def test_ops_may_be_called_from_several_threads_at_once(layer):
+def test_ops_may_be_called_from_several_threads_at_once(layer, monkeypatch):
     if layer == "workqueue":  # the layer is chosen once per process
         code = (
             "import numba\n"
@@ -49,11 +49,13 @@ def test_ops_may_be_called_from_several_threads_at_once(layer):
         )
         subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
     else:
+        monkeypatch.setattr(parallel, "WORK_PER_THREAD", parallel.WORK_PER_THREAD)
         call_from_threads()
 
 
 def call_from_threads() -> None:
-    """Many projections, steps and shifts at once; each equals the one computed alone."""
+    """Many projections, steps and shifts at once, each on all threads; each equals the one computed alone."""
+    parallel.WORK_PER_THREAD = 1.0
     angles = torch.linspace(-1, 1, 5, dtype=torch.float64)
     shifts = torch.full((5, 2), 0.3, dtype=torch.float64)
 

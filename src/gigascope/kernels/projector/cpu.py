@@ -32,10 +32,11 @@ def project(volume: Tensor, angles: Tensor, n_s: int, hz: float = 1.0, out: Tens
     table = remembered(ray_table, angles, volume.device, n_s, (volume.shape[0], volume.shape[1]), hz)
     if out is None:
         out = volume.new_empty(angles.shape[0], n_s, volume.shape[2])
+    work = 4 * volume.shape[0] * out.numel()
     # neighbouring views share the volume's rows in the second cache; enough tasks for all threads come first
     n_tasks = 4 * numba.get_num_threads()
     n_views = min(16, max(1, out.shape[0] * _n_columns(volume) // n_tasks))
-    _project(volume.detach().numpy(), table.numpy(), n_views, out.detach().numpy())
+    _project(volume.detach().numpy(), table.numpy(), n_views, out.detach().numpy(), work=work)
     return out
 
 
@@ -46,9 +47,10 @@ def backproject(
     table = remembered(sample_table, angles, sinogram.device, sinogram.shape[1], shape_zx, hz)
     if out is None:
         out = sinogram.new_empty(*shape_zx, sinogram.shape[2])
+    work = 4 * shape_zx[0] * sinogram.numel()
     n_tasks = 4 * numba.get_num_threads()
     n_planes = min(8, max(1, out.shape[0] * _n_columns(sinogram) // n_tasks))
-    _backproject(sinogram.detach().numpy(), table.numpy(), n_planes, out.detach().numpy())
+    _backproject(sinogram.detach().numpy(), table.numpy(), n_planes, out.detach().numpy(), work=work)
     return out
 
 

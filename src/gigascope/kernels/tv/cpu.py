@@ -26,18 +26,21 @@ from gigascope.kernels.simd import (
     subtract,
 )
 
+# operations that the passage of one element through memory is worth, in the unit of `parallel.WORK_PER_THREAD`
+PASS = 10
+
 
 def gradient(u: Tensor, hz: float = 1.0) -> Tensor:
     """See :func:`gigascope.kernels.tv.gradient`; `u` contiguous."""
     out = u.new_empty(3, *u.shape)
-    _gradient(u.detach().numpy(), _scalar(u, 1 / hz), out.numpy())
+    _gradient(u.detach().numpy(), _scalar(u, 1 / hz), out.numpy(), work=PASS * u.numel())
     return out
 
 
 def gradient_adjoint(p: Tensor, hz: float = 1.0) -> Tensor:
     """See :func:`gigascope.kernels.tv.gradient_adjoint`; `p` contiguous."""
     out = p.new_empty(p.shape[1:])
-    _gradient_adjoint(p.detach().numpy(), _scalar(p, 1 / hz), out.numpy())
+    _gradient_adjoint(p.detach().numpy(), _scalar(p, 1 / hz), out.numpy(), work=PASS * out.numel())
     return out
 
 
@@ -45,7 +48,7 @@ def dual_step_(p: Tensor, ubar: Tensor, lam: float, sigma: float, hz: float = 1.
     """See :func:`gigascope.kernels.tv.dual_step_`; all contiguous."""
     floor = max(lam, torch.finfo(p.dtype).tiny)
     numbers = (_scalar(p, number) for number in (lam, floor, sigma, sigma / hz))
-    _dual_step(p.detach().numpy(), ubar.detach().numpy(), *numbers)
+    _dual_step(p.detach().numpy(), ubar.detach().numpy(), *numbers, work=2 * PASS * ubar.numel())
 
 
 def primal_step_(
@@ -53,7 +56,7 @@ def primal_step_(
 ) -> None:
     """See :func:`gigascope.kernels.tv.primal_step_`; all contiguous."""
     arrays = (array.detach().numpy() for array in (u, ubar, p, atq, tau))
-    _primal_step(*arrays, _scalar(u, 1 / hz), _scalar(u, 0.0 if positivity else -math.inf))
+    _primal_step(*arrays, _scalar(u, 1 / hz), _scalar(u, 0.0 if positivity else -math.inf), work=2 * PASS * u.numel())
 
 
 def data_step_(
@@ -62,14 +65,14 @@ def data_step_(
     """See :func:`gigascope.kernels.tv.data_step_`; all contiguous."""
     rows = np.empty(q.shape[:2])
     arrays = (array.detach().numpy() for array in (q, projection, views, weights, sigma_q, offset.to(q.dtype)))
-    _data_step(*arrays, rows)
+    _data_step(*arrays, rows, work=PASS * q.numel())
     return torch.from_numpy(rows.sum(1))
 
 
 def tv_norm(u: Tensor, hz: float = 1.0) -> Tensor:
     """See :func:`gigascope.kernels.tv.tv_norm`; `u` contiguous."""
     rows = np.empty(u.shape[:2])
-    _tv_norm(u.detach().numpy(), _scalar(u, 1 / hz), rows)
+    _tv_norm(u.detach().numpy(), _scalar(u, 1 / hz), rows, work=PASS * u.numel())
     return torch.tensor(rows.sum(), dtype=torch.float64)
 
 
@@ -77,7 +80,7 @@ def data_misfit(projection: Tensor, views: Tensor, weights: Tensor, offset: Tens
     """See :func:`gigascope.kernels.tv.data_misfit`; all contiguous."""
     rows = np.empty(projection.shape[:2])
     arrays = (array.detach().numpy() for array in (projection, views, weights, offset.double()))
-    _data_misfit(*arrays, rows)
+    _data_misfit(*arrays, rows, work=PASS * projection.numel())
     return torch.from_numpy(rows.sum(1))
 
 

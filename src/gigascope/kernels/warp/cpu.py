@@ -37,8 +37,9 @@ def resample(
     """See :func:`gigascope.kernels.warp.resample`; all contiguous."""
     out = views.new_empty(views.shape[0], *shape_out)
     valid = torch.empty_like(out)
+    work = 20 * order * bin * bin * out.numel()
     run = _resample_linear if order == 1 else _resample_cubic
-    run(views.detach().numpy(), matrices.cpu().numpy(), bin, _mask(mask), out.numpy(), valid.numpy())
+    run(views.detach().numpy(), matrices.cpu().numpy(), bin, _mask(mask), out.numpy(), valid.numpy(), work=work)
     return out, valid
 
 
@@ -52,8 +53,9 @@ def translate(views: Tensor, shifts: Tensor, order: int, mask: Tensor | None = N
         index, weights = axis_taps(where, n, order)
         tables = (index, weights.to(views.dtype), *axis_footprint(where, n))
         numpy += [table.numpy() for table in tables]
+    work = 4 * (order + 1) * views.numel()
     inner = _run_of_constant_taps(shifts, views.shape[2], order)
-    _translate(views.detach().numpy(), *numpy, inner, _mask(mask), out.numpy(), valid.numpy())
+    _translate(views.detach().numpy(), *numpy, inner, _mask(mask), out.numpy(), valid.numpy(), work=work)
     return out, valid
 
 
@@ -73,14 +75,14 @@ def translate_adjoint(cotangent: Tensor, shifts: Tensor, order: int) -> Tensor:
         index, weights = axis_taps(_coordinates(shifts, axis, cotangent.shape[axis]), cotangent.shape[axis], order)
         tables += [index.numpy(), weights.to(cotangent.dtype).numpy()]
     out = torch.zeros_like(cotangent)
-    _translate_adjoint(cotangent.detach().numpy(), *tables, out.numpy())
+    _translate_adjoint(cotangent.detach().numpy(), *tables, out.numpy(), work=20 * order * out.numel())
     return out
 
 
 def shift_sums(model: Tensor, data: Tensor, weights: Tensor) -> Tensor:
     """See :func:`gigascope.kernels.warp.shift_sums`; all contiguous."""
     rows = np.empty((*model.shape[:2], 10))
-    _shift_sums(model.detach().numpy(), data.detach().numpy(), weights.detach().numpy(), rows)
+    _shift_sums(model.detach().numpy(), data.detach().numpy(), weights.detach().numpy(), rows, work=30 * model.numel())
     return torch.from_numpy(rows.sum(1))
 
 
@@ -99,7 +101,9 @@ def _separable(views: Tensor, taps: Tensor, boundary: str) -> Tensor:
     reach = len(taps) // 2
     tables = [padded_index(n, reach, boundary).numpy() for n in views.shape[1:]]
     out = torch.empty_like(views)
-    _filter(views.detach().numpy(), taps.to(views.dtype).numpy(), *tables, out.numpy())
+    _filter(
+        views.detach().numpy(), taps.to(views.dtype).numpy(), *tables, out.numpy(), work=4 * len(taps) * out.numel()
+    )
     return out
 
 
