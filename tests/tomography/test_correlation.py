@@ -69,11 +69,11 @@ def test_band_pass_keeps_the_band_and_removes_the_mean() -> None:
     assert band_pass((8, 8), 0.1, 0.0)[0, 0] == 0.0
 
 
-def test_taper_covers_what_is_seen() -> None:
-    taper = edge_taper(20, 4.0, first=5.0)
-    assert (taper[:5] == 0).all()
-    assert taper[12] == 1.0
-    assert torch.equal(edge_taper(9, 2.0), edge_taper(9, 2.0).flip(0))
+def test_taper_is_symmetric_rises_at_the_ends_and_is_one_inside() -> None:
+    taper = edge_taper(20, 4.0)
+    assert torch.equal(taper, taper.flip(0))
+    assert (taper[4:16] == 1.0).all()
+    assert (torch.diff(taper[:5]) > 0).all()
 
 
 def test_vertex_of_a_parabola_is_exact(rng: np.random.Generator) -> None:

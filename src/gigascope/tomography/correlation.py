@@ -49,16 +49,10 @@ def band_pass(
     return torch.where(k2 > 0, passed, torch.zeros_like(passed))
 
 
-def edge_taper(n: int, width: float, first: float = 0.0, last: float | None = None) -> Tensor:
-    """1 inside, raised cosine over `width` samples at both ends of [first, last], 0 beyond; (n,) float32.
-
-    Parameters
-    ----------
-    first, last : ends of what is seen, in array indices; default the whole axis
-    """
+def edge_taper(n: int, width: float) -> Tensor:
+    """1 inside, raised cosine over `width` samples at both ends; (n,) float32."""
     x = torch.arange(n, dtype=torch.float64)
-    last = n - 1.0 if last is None else last
-    depth = torch.minimum(x - max(first, 0.0), min(last, n - 1.0) - x) + 0.5
+    depth = torch.minimum(x, n - 1 - x) + 0.5
     inside = torch.clamp(depth / max(width, 1e-9), 0.0, 1.0)
     return (0.5 - 0.5 * torch.cos(math.pi * inside)).float()
 
