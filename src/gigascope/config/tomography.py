@@ -182,10 +182,13 @@ class Reconstruct(Section):
     hz: float = Field(
         1.0, ge=0.25, le=8, description="voxel size in z over that in x; above 1 saves memory for thin features"
     )
-    regularization: NonNegativeFloat = Field(
-        0.1,
+    regularization: NonNegativeFloat | None = Field(
+        None,
         alias="lambda",
-        description="weight of the total variation (data scaled to unit standard deviation); 0: none",
+        description=(
+            "weight of the total variation (data scaled to unit standard deviation): more is smoother, 0 is none; "
+            "none: 0.4 times noise times the root of the number of views, at least 0.1"
+        ),
     )
     method: Literal["tv", "wbp"] = Field(
         "tv", description="`tv`: total variation, primal-dual; `wbp`: weighted backprojection, quick and noisier"
@@ -197,6 +200,9 @@ class Reconstruct(Section):
     positivity: bool = Field(False, description="keeps the tomogram at or above 0 (dark field)")
     weights: Literal["noise", "none"] = Field("noise", description="weigh views by their noise, or all alike")
     bin: Literal[1, 2, 4, 8] = Field(1, description="binning of the final tomogram; 1: the pixel size of the views")
+    projector: Literal["own", "astra"] = Field(
+        "own", description="`astra`: the ASTRA toolbox instead, for comparison (slow on a CPU; must be installed)"
+    )
     align: Align = Field(Align(), description="joint alignment")
 
 

@@ -45,9 +45,7 @@ class AstraProjector:
         self._astra = astra
         self._operators: dict[tuple[bytes, int, int, int], Any] = {}
 
-    def project(
-        self, volume: Tensor, angles: Tensor, n_s: int, hz: float = 1.0, out: Tensor | None = None
-    ) -> Tensor:
+    def project(self, volume: Tensor, angles: Tensor, n_s: int, hz: float = 1.0, out: Tensor | None = None) -> Tensor:
         """See :func:`gigascope.kernels.projector.project`."""
         n_z, n_x, n_y = volume.shape
         out = torch.empty(len(angles), n_s, n_y, dtype=volume.dtype, device=volume.device) if out is None else out

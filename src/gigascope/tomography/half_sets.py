@@ -15,7 +15,7 @@ from gigascope.tomography.products import read_shifts
 from gigascope.tomography.reconstruct import LOOK_EVERY, TvSolver, weighted_backprojection
 from gigascope.tomography.residual import interleaved
 from gigascope.tomography.series import Series
-from gigascope.tomography.tomogram import aligned_data, layout_of, tv_solver
+from gigascope.tomography.tomogram import aligned_data, layout_of, operator_of, regularization, tv_solver
 
 if TYPE_CHECKING:
     from gigascope.store.open import StoreReader
@@ -83,11 +83,14 @@ class HalfSets:
             return None
         views, weights, tilt = self._data(half)
         # the constants of a section's views are solved anew: those of the whole set know the other half
-        return tv_solver(views, weights, tilt, self.layout, self._cfg, bin=self.bin)
+        lam = regularization(self._series, self._cfg, len(tilt), self.bin)
+        return tv_solver(views, weights, tilt, self.layout, self._cfg, lam=lam, bin=self.bin)
 
     def volume(self, half: int, solver: TvSolver | None) -> Tensor:
         """(z, x, y) half tomogram in prepared units per voxel length."""
         if solver is not None:
             return solver.volume
         views, weights, tilt = self._data(half)
-        return weighted_backprojection(views, weights, tilt, shape=self.shape, hz=self.layout.hz)
+        return weighted_backprojection(
+            views, weights, tilt, shape=self.shape, hz=self.layout.hz, operator=operator_of(self._cfg)
+        )

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from gigascope.errors import ShapeError
+from gigascope.kernels import projector
 from gigascope.tomography import guards
 from gigascope.tomography.alignment import Alignment, AlignParameters, AlignUpdate, SolveState
 from gigascope.tomography.geometry import alignment_bins, level_shape, volume_width
@@ -51,6 +52,7 @@ class JointSolver:
     noise : (tilt,) relative noise variance of the views; none: all alike
     use : (tilt,) bool, false for views left out; none: all
     parameters : tunables
+    operator : see :class:`gigascope.tomography.primal_dual.PrimalDual`
 
     Raises
     ------
@@ -71,8 +73,10 @@ class JointSolver:
         noise: ArrayLike | None = None,
         use: ArrayLike | None = None,
         parameters: AlignParameters | None = None,
+        operator: Any = projector,
     ) -> None:
         self.parameters = parameters or AlignParameters()
+        self._operator = operator
         tilt, start = np.asarray(tilt, dtype=np.float64), np.asarray(shifts, dtype=np.float64)
         n_views, n_s, n_y = views.shape
         if tilt.shape != (n_views,) or start.shape != (n_views, 2) or valid.shape != views.shape:
@@ -176,6 +180,7 @@ class JointSolver:
             hz=self.hz,
             extent=self.extent,
             parameters=self.parameters,
+            operator=self._operator,
         )
 
     def _begin_level(self) -> None:

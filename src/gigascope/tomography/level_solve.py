@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gigascope.kernels import warp
+from gigascope.kernels import projector, warp
 from gigascope.tomography import masks
 from gigascope.tomography.alignment import AlignParameters
 from gigascope.tomography.levels import LevelViews
@@ -51,6 +51,7 @@ class LevelSolve:
     shape : (z, x, y) of the volume at bin 1
     hz, extent : as for :class:`JointSolver`
     parameters : tunables
+    operator : see :class:`PrimalDual`
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class LevelSolve:
         hz: float,
         extent: str,
         parameters: AlignParameters,
+        operator: Any = projector,
     ) -> None:
         self.factor, self._device = factor, views.device
         groups = interleaved(len(tilt), parameters.groups)
@@ -83,6 +85,7 @@ class LevelSolve:
             constants=extent != "object",
             positivity=parameters.positivity,
             dtype=views.dtype,
+            operator=operator,
         )
         self._full = masks.full_rays(angles, self._data.shape[0], (n_z, n_x), hz, extent).to(views.dtype)
         self._precision = 1 / noise[self._order]

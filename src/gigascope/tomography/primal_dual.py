@@ -33,6 +33,7 @@ class PrimalDual:
     constants : solve one unknown constant per view (section)
     positivity : keep the volumes at or above 0
     dtype : of volumes and data
+    operator : stands in for `kernels.projector`, with the same calls
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class PrimalDual:
         constants: bool,
         positivity: bool = False,
         dtype: torch.dtype = torch.float32,
+        operator: Any = projector,
     ) -> None:
         device, n_views = angles.device, len(angles)
+        self._operator = operator
         self.angles, self.shape, self.n_s = angles, shape, n_s
         self.hz, self.lam, self.constants, self.positivity = hz, lam, constants, positivity
         edges = torch.tensor([0, *groups]).cumsum(0).tolist()
@@ -97,11 +100,11 @@ class PrimalDual:
 
     def project(self, volume: Tensor, group: slice, out: Tensor | None = None) -> Tensor:
         """A of the views of one group, (n, s, y)."""
-        return projector.project(volume, self.angles[group], self.n_s, self.hz, out=out)
+        return self._operator.project(volume, self.angles[group], self.n_s, self.hz, out=out)
 
     def backproject(self, data: Tensor, group: slice, out: Tensor | None = None) -> Tensor:
         """A^T of the views of one group, (z, x, y)."""
-        return projector.backproject(data, self.angles[group], self.shape[:2], self.hz, out=out)
+        return self._operator.backproject(data, self.angles[group], self.shape[:2], self.hz, out=out)
 
     def start_least_squares(self, iterations: int) -> None:
         """Put u at a few conjugate-gradient steps of A^T w A u = A^T w b from where it stands; duals to 0.

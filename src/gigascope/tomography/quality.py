@@ -23,7 +23,7 @@ from gigascope.tomography.primal_dual import PrimalDual
 from gigascope.tomography.products import read_shifts
 from gigascope.tomography.residual import Residual, group_order, interleaved, residual
 from gigascope.tomography.series import Series
-from gigascope.tomography.tomogram import aligned_data, layout_of, unsolved
+from gigascope.tomography.tomogram import LEAST_LAMBDA, aligned_data, layout_of, unsolved
 
 if TYPE_CHECKING:
     from gigascope.config.tomography import Evaluate
@@ -110,7 +110,7 @@ class Quality:
             self._layout.shape(self.bin),
             views.shape[1],
             hz=self._layout.hz,
-            lam=self._settings.regularization * self.bin,
+            lam=LEAST_LAMBDA * self.bin,
             constants=self._layout.extent != "object",
             positivity=self._settings.positivity,
         )

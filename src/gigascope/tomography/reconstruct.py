@@ -65,6 +65,7 @@ class TvSolver:
     start : (z, x, y) to start from; none: zero
     hz : voxel size in z over voxel size in x
     parameters : tunables
+    operator : see :class:`gigascope.tomography.primal_dual.PrimalDual`
 
     Raises
     ------
@@ -83,6 +84,7 @@ class TvSolver:
         start: Tensor | None = None,
         hz: float = 1.0,
         parameters: ReconstructParameters | None = None,
+        operator: Any = projector,
     ) -> None:
         self.parameters = parameters or ReconstructParameters()
         angles = _angles(tilt, views, weights, shape)
@@ -96,6 +98,7 @@ class TvSolver:
             constants=solve and constants is None,
             positivity=self.parameters.positivity,
             dtype=views.dtype,
+            operator=operator,
         )
         if constants is not None:
             offsets = torch.as_tensor(np.asarray(constants), dtype=views.dtype, device=views.device)
@@ -199,7 +202,13 @@ def group_residual(
 
 
 def weighted_backprojection(
-    views: Tensor, weights: Tensor, tilt: ArrayLike, *, shape: tuple[int, int, int], hz: float = 1.0
+    views: Tensor,
+    weights: Tensor,
+    tilt: ArrayLike,
+    *,
+    shape: tuple[int, int, int],
+    hz: float = 1.0,
+    operator: Any = projector,
 ) -> Tensor:
     """Filtered backprojection: ramp with Hamming roll-off, angular spacing, adjoint; (z, x, y) float32.
 
@@ -225,7 +234,7 @@ def weighted_backprojection(
     used = (known.sum(dim=(1, 2)) > 0).to(views.dtype)
     filtered = filtered * (step.to(views.dtype) * used)[:, None, None]
     # the adjoint's weights over s add up to hz per voxel and view
-    return projector.backproject(filtered.contiguous(), angles, shape[:2], hz) / hz
+    return operator.backproject(filtered.contiguous(), angles, shape[:2], hz) / hz
 
 
 def sirt(

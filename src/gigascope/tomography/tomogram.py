@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from gigascope.kernels import projector
 from gigascope.tomography import geometry, masks
 from gigascope.tomography.alignment import Alignment, AlignParameters, AlignUpdate
 from gigascope.tomography.joint import JointSolver
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from gigascope.config.tomography import Reconstruct
 
 F64 = NDArray[np.float64]
+
+# Weight of the total variation in the joint alignment, where it hardly matters (tomography.md 10); the least elsewhere.
+LEAST_LAMBDA = 0.1
+LAMBDA_PER_NOISE = 0.4
 
 
 class Tomography:
@@ -86,7 +91,7 @@ class Tomography:
             noise=self.noise,
             use=self.series.use,
             parameters=AlignParameters(
-                lam=self.cfg.regularization,
+                lam=LEAST_LAMBDA if self.cfg.regularization is None else self.cfg.regularization,
                 groups=align.groups,
                 inner=align.inner,
                 outer=align.outer,
@@ -98,6 +103,7 @@ class Tomography:
                 tol=align.tol,
                 positivity=self.cfg.positivity,
             ),
+            operator=operator_of(self.cfg),
         )
 
     def accept(self, joint: JointSolver) -> None:
@@ -127,6 +133,12 @@ class Tomography:
     # reconstruction
 
     @property
+    def regularization(self) -> float:
+        """Weight of the total variation of the tomogram."""
+        n_views = sum(flag == "" for flag in self.alignment.flags)
+        return regularization(self.series, self.cfg, n_views, self.cfg.bin)
+
+    @property
     def n_looks(self) -> int:
         """Records of the reconstruction, at most."""
         return math.ceil(self.cfg.iterations / LOOK_EVERY)
@@ -144,6 +156,7 @@ class Tomography:
             self.series.tilt,
             self.layout,
             self.cfg,
+            lam=self.regularization,
             bin=self.cfg.bin,
             offsets=self.alignment.offsets,
             start=self._start(),
@@ -166,7 +179,12 @@ class Tomography:
             return self._solver.volume
         views, weights = self._data
         return weighted_backprojection(
-            views, weights, self.series.tilt, shape=self.layout.shape(self.cfg.bin), hz=self.cfg.hz
+            views,
+            weights,
+            self.series.tilt,
+            shape=self.layout.shape(self.cfg.bin),
+            hz=self.cfg.hz,
+            operator=operator_of(self.cfg),
         )
 
     def aligned_views(self) -> Tensor:
@@ -213,7 +231,8 @@ class Tomography:
             "align_bins": list(self.layout.bins),
             "thickness_nm": self.layout.thickness_nm,
             "thickness_guessed": self.layout.guessed,
-            "lambda": self.cfg.regularization,
+            "lambda": self.regularization,
+            "lambda_from_noise": self.cfg.regularization is None,
             "method": self.cfg.method,
             "tilt_range_deg": [float(tilt_deg[0]), float(tilt_deg[-1])],
             "tilt_sign": self.series.attrs["tilt_sign"],
@@ -252,6 +271,19 @@ def layout_of(series: Series, cfg: Reconstruct, further_bin: int = 1) -> Layout:
     )
 
 
+def regularization(series: Series, cfg: Reconstruct, n_views: int, bin: int) -> float:
+    """Weight of the total variation for data of a bin.
+
+    Given: lambda times the bin (tomography.md 6.5). From the noise: 0.4 sigma sqrt(n) with sigma the noise of a sample
+    at the bin, since the noise of n backprojected views has the standard deviation sigma sqrt(n) in a voxel. The factor
+    is near the best for objects and sections at SNR 1 and 20: benchmarks/regularization.py.
+    """
+    if cfg.regularization is not None:
+        return cfg.regularization * bin
+    sigma = float(np.sqrt(np.median(series.model.noise[series.model.good]))) / bin
+    return max(LEAST_LAMBDA * bin, LAMBDA_PER_NOISE * sigma * math.sqrt(n_views))
+
+
 def unsolved(series: Series, shifts: F64) -> Alignment:
     """Shifts of which nothing else is known."""
     n = len(series.tilt)
@@ -279,6 +311,20 @@ def aligned_data(
     return views, masks.weights(valid.to(torch.float32), full, precision)
 
 
+def operator_of(cfg: Reconstruct) -> Any:
+    """The projector of the config: ours, or ASTRA behind the same calls.
+
+    Raises
+    ------
+    UserError : ASTRA is asked for and not installed, or cannot do the voxel shape
+    """
+    if cfg.projector == "astra":
+        from gigascope.tomography.astra_projector import AstraProjector
+
+        return AstraProjector(cfg.hz)
+    return projector
+
+
 def tv_solver(
     views: Tensor,
     weights: Tensor,
@@ -286,11 +332,12 @@ def tv_solver(
     layout: Layout,
     cfg: Reconstruct,
     *,
+    lam: float,
     bin: int,
     offsets: F64 | None = None,
     start: Tensor | None = None,
 ) -> TvSolver:
-    """Total-variation reconstruction of aligned views at a bin; lambda grows with the bin (tomography.md 6.5).
+    """Total-variation reconstruction of aligned views at a bin, with the weight `lam` of :func:`regularization`.
 
     `offsets` are the constants of a section's views where they are known; otherwise they are solved.
     """
@@ -305,7 +352,6 @@ def tv_solver(
         constants=offsets if known else None,
         start=start,
         hz=layout.hz,
-        parameters=ReconstructParameters(
-            lam=cfg.regularization * bin, iterations=cfg.iterations, tol=cfg.tol, positivity=cfg.positivity
-        ),
+        parameters=ReconstructParameters(lam=lam, iterations=cfg.iterations, tol=cfg.tol, positivity=cfg.positivity),
+        operator=operator_of(cfg),
     )
