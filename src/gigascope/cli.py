@@ -111,11 +111,13 @@ def view(
     port: Annotated[int, typer.Option(help="Port to serve on; 0: a free one.")] = 0,
     bind: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+    layer: Annotated[list[str] | None, typer.Option(help="Store to show, any number of times, such as halves.")] = None,
+    screenshot: Annotated[Path | None, typer.Option(help="Save a picture of the view and end (needs Chromium).")] = None,
 ) -> None:
     """Show a result in Neuroglancer, in the browser."""
     from gigascope.report.viewer import view_forever
 
-    view_forever(path, bind=bind, port=port, browser=browser)
+    view_forever(path, layers=layer, bind=bind, port=port, browser=browser, screenshot=screenshot)
 
 
 @app.command()
