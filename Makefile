@@ -8,6 +8,7 @@ SHELL := /bin/bash
 
 # Python that the virtual environment is made with, 3.11 or newer: make setup PYTHON=python3.12
 PYTHON ?= python3
+DEMOS := config/datasets/demo_*.yaml
 # Arguments for pytest: make test ARGS='tests/kernels -x'
 ARGS ?=
 
@@ -46,8 +47,9 @@ setup: ## make .venv with exactly what requirements.lock pins, and the package i
 	say "done in $$SECONDS s. To use it in this shell: source .venv/bin/activate"
 
 demo: setup ## set up, run the demo datasets, and say where the reports are
-	@echo 'demo: a small simulated dataset with known truth, with snakemake --profile local'
-	snakemake --profile local --quiet rules progress --config 'datasets=config/datasets/demo_*.yaml'
+	@echo 'demo: snakemake --profile local on a small simulated dataset with known truth'
+	snakemake --profile local --no-hooks --quiet host reason --config 'datasets=$(DEMOS)'
+	python -c 'from gigascope.workflow import Workflow; print(*Workflow.load({"datasets": "$(DEMOS)"}).summary(), sep="\n")'
 
 test: setup lint ## set up, check style and types, and run all tests
 	@python -m pytest $(ARGS)

@@ -16,3 +16,7 @@ report: "workflow/report/workflow.rst"
 rule all:
     input:
         flow.pages(),
+
+
+onsuccess:
+    print("\n".join(flow.summary()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import glob
 import importlib
+import json
 import math
 import os
 import sys
@@ -32,6 +33,8 @@ from gigascope.stage import Stage
 MAX_THREADS = 32
 MEMORY_MARGIN = 1.2
 MIN_RUNTIME_MIN = 10
+# The numbers of metrics.json that are shown on the terminal when a run has ended.
+HEADLINES = {"tomography": ("start_error_px", "prealign_error_px", "alignment_error_px", "resolution_fsc_0.5")}
 # Folders under the results root that no dataset may be named after.
 RESERVED = {"scratch"}
 
@@ -135,6 +138,22 @@ class Workflow:
     def pages(self) -> list[str]:
         """The report page of every dataset: what a run is for."""
         return [self.result("report.html").format(dataset=name) for name in self.datasets]
+
+    def summary(self) -> list[str]:
+        """What a run has come to, for the terminal: the headline numbers, warnings and the report of every dataset."""
+        lines: list[str] = []
+        for name, dataset in self.datasets.items():
+            page, metrics = (Path(self.results, name, file) for file in ("report.html", "metrics.json"))
+            if not page.is_file():
+                continue
+            found = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
+            lines.append(f"{name}:")
+            for key in HEADLINES[dataset.pipeline]:
+                if key in found:
+                    lines.append(f"  {found[key]['label']}: {found[key]['value']:.3g} {found[key]['unit']}".rstrip())
+            lines += [f"  warning: {text}" for text in found.get("warnings", [])]
+            lines.append(f"  report: {page.resolve()}")
+        return lines
 
     def raw(self, wildcards: Any) -> list[str]:
         """Input function: the raw files of a dataset."""
