@@ -1,4 +1,4 @@
-"""The command line: `gigascope init | check | run | stages | info | view | verify | doctor | schema`.
+"""The command line: `gigascope init | check | run | stages | info | view | verify | doctor | schema | keys`.
 
 Only wiring; every command imports what it needs when it is called, so that help answers at once.
 """
@@ -112,7 +112,7 @@ def view(
     bind: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
     layer: Annotated[list[str] | None, typer.Option(help="Store to show, any number of times, such as halves.")] = None,
-    screenshot: Annotated[Path | None, typer.Option(help="Save a picture of the view and end (needs Chromium).")] = None,
+    screenshot: Annotated[Path | None, typer.Option(help="Save a picture and end (needs Chromium).")] = None,
 ) -> None:
     """Show a result in Neuroglancer, in the browser."""
     from gigascope.report.viewer import view_forever
@@ -158,6 +158,19 @@ def schema(
     else:
         write.parent.mkdir(parents=True, exist_ok=True)
         write.write_text(schema_text(), encoding="utf-8")
+
+
+@app.command()
+def keys(
+    pipeline: Annotated[str, typer.Argument(help="Which chain, such as tomography.")],
+) -> None:
+    """Print every config key with its default and meaning, as Markdown."""
+    from gigascope.config.dataset import PIPELINES
+    from gigascope.config.template import keys_markdown
+
+    if pipeline not in PIPELINES:
+        raise UserError(f"there is no pipeline {pipeline!r}.", do=f"Known: {', '.join(PIPELINES)}.")
+    print(keys_markdown(PIPELINES[pipeline]), end="")
 
 
 def _paths(items: list[str] | None) -> dict[str, Path]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gigascope.config import tomography
+from gigascope.config.section import Section
 from gigascope.errors import Checkpointed
 from gigascope.registry import get_stage
 from gigascope.runtime import checkpoint
@@ -76,15 +78,39 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+READ_KEYS: set[tuple[str, str]] = set()
+
+
+def recording(self: Section, name: str) -> object:
+    """Attribute access of a section that is remembered."""
+    if name in type(self).model_fields:
+        READ_KEYS.add((type(self).__name__, name))
+    return object.__getattribute__(self, name)
+
+
 @pytest.fixture(scope="module")
 def results(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished, undisturbed chain."""
+    """A finished, undisturbed chain; the config keys that its stages looked at are in READ_KEYS."""
     folder = tmp_path_factory.mktemp("results")
     previous = signal.getsignal(signal.SIGTERM)
-    for stage in ORDER:
-        run(config, folder, stage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Section, "__getattribute__", recording)
+        for stage in ORDER:
+            run(config, folder, stage)
     signal.signal(signal.SIGTERM, previous)
     return folder
+
+
+def test_no_key_is_parsed_and_ignored(results: Path) -> None:
+    """Every key of every section is looked at by the stage that it belongs to, or by what reads its files."""
+    sections = (
+        tomography.Ingest, tomography.PhantomSeries, tomography.Prealign, tomography.Reconstruct, tomography.Align,
+        tomography.Halves, tomography.Evaluate,
+    )  # fmt: skip
+    keys = {(section.__name__, name) for section in sections for name in section.model_fields}
+    # looked at only where a file is read; tests/cli/test_bad_input.py and tests/store/readers cover them
+    of_files = {("Ingest", name) for name in ("pixel_size_nm", "tilt_deg", "tilt_axis_deg", "tilt_sign", "y_up")}
+    assert keys - READ_KEYS - of_files == set()
 
 
 def test_every_store_is_complete_verified_and_knows_how_it_was_made(results: Path) -> None:

@@ -113,7 +113,7 @@ def _perform(context: Context, plan: Plan, digests: dict[str, dict[str, Any]]) -
         damaged = context.damaged_inputs()
         if damaged:
             raise UserError(
-                "; ".join(damaged), where=stage.name, do="Remove the damaged store and run snakemake again."
+                f"{'; '.join(damaged)}.", where=stage.name, do="Remove the damaged store and run snakemake again."
             ) from error
         raise
     finally:
