@@ -90,3 +90,18 @@ def key_table(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, 
             default = "required" if field.is_required() else _scalar(field.default)
             rows.append((key, default, field.description or ""))
     return rows
+
+
+def keys_markdown(model: type[BaseModel]) -> str:
+    """Every key of a dataset model as Markdown tables, one per section: the tables of the documentation."""
+    lines = []
+    for name, field in model.model_fields.items():
+        section = type(field.default) if isinstance(field.default, Section) else field.annotation
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            continue
+        lines += [f"### {name}", "", f"{section.__doc__ or ''}".strip().split("\n")[0], ""]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
+        for key, default, text in key_table(section):
+            lines.append(f"| `{name}.{key}` | `{default}` | {text.replace('|', chr(92) + '|')} |")
+        lines.append("")
+    return "\n".join(lines)
