@@ -103,13 +103,7 @@ def estimate_signal(
         )
     level = dataclasses.replace(level, flags=flags)
     if settings.extent == "auto":
-
-        def prepared(index: int) -> tuple[torch.Tensor, torch.Tensor]:
-            raw = as_view(views, index, device)
-            return prepare_view(raw, level, index, valid=as_mask(valid, index, raw.shape, device))[:2]
-
-        extent, chosen, contrast = decide_extent(prepared, tilt, good, tilt_axis)
-        level = dataclasses.replace(level, extent=extent, extent_views=chosen, extent_contrast=contrast)
+        level = _with_extent(level, views, valid, tilt, tilt_axis, device)
     model = _scaled(level, statistics, tilt, settings.equalize)
     report(1.0)
     contrasts = ", ".join(f"view {i}: d = {d:.1f}" for i, d in zip(model.extent_views, model.extent_contrast))
@@ -139,6 +133,24 @@ def _unscaled(settings: SignalSettings, survey: _Survey) -> SignalModel:
         spikes=np.zeros(n_views),
         flags=("",) * n_views,
     )
+
+
+def _with_extent(
+    level: SignalModel,
+    views: ViewSource,
+    valid: ViewSource | None,
+    tilt: F64,
+    tilt_axis: float,
+    device: torch.device | str,
+) -> SignalModel:
+    """`level` with the extent that three of its views show."""
+
+    def prepared(index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        raw = as_view(views, index, device)
+        return prepare_view(raw, level, index, valid=as_mask(valid, index, raw.shape, device))[:2]
+
+    extent, chosen, contrast = decide_extent(prepared, tilt, level.good, tilt_axis)
+    return dataclasses.replace(level, extent=extent, extent_views=chosen, extent_contrast=contrast)
 
 
 def _scaled(level: SignalModel, statistics: _Statistics, tilt: F64, equalize: bool) -> SignalModel:
