@@ -16,7 +16,6 @@ from gigascope.kernels.warp.weights import (
     axis_taps,
     gaussian_taps,
     padded_index,
-    snap,
     spline_taps,
 )
 
@@ -38,8 +37,8 @@ def resample(
     out = views.new_empty(views.shape[0], *shape_out)
     valid = torch.empty_like(out)
     work = 20 * order * bin * bin * out.numel()
-    run = _resample_linear if order == 1 else _resample_cubic
-    run(views.detach().numpy(), matrices.cpu().numpy(), bin, _mask(mask), out.numpy(), valid.numpy(), work=work)
+    numpy = views.detach().numpy(), matrices.cpu().numpy()
+    _resample(*numpy, order == 3, bin, _mask(mask), out.numpy(), valid.numpy(), work=work)
     return out, valid
 
 
@@ -54,18 +53,22 @@ def translate(views: Tensor, shifts: Tensor, order: int, mask: Tensor | None = N
         tables = (index, weights.to(views.dtype), *axis_footprint(where, n))
         numpy += [table.numpy() for table in tables]
     work = 4 * (order + 1) * views.numel()
-    inner = _run_of_constant_taps(shifts, views.shape[2], order)
+    inner = _run_of_constant_taps(index)
     _translate(views.detach().numpy(), *numpy, inner, _mask(mask), out.numpy(), valid.numpy(), work=work)
     return out, valid
 
 
-def _run_of_constant_taps(shifts: Tensor, n: int, order: int) -> np.ndarray:
-    """First and last + 1 sample of y whose taps all lie inside, per view: there the weights are the same for all."""
-    low = snap(shifts.detach().cpu()[:, 1]).floor()
-    before, after = (0, 1) if order == 1 else (1, 2)
-    begin = (before - low).clamp(0, n)
-    end = torch.maximum((n - after - low).clamp(0, n), begin)
-    return torch.stack((begin, end), dim=1).long().numpy()
+def _run_of_constant_taps(columns: Tensor) -> np.ndarray:
+    """First and last + 1 of the samples of y that have the same taps relative to themselves, (tilt, 2)."""
+    n, n_taps = columns.shape[1:]
+    samples = torch.arange(n)
+    relative = columns - samples[:, None] - torch.arange(n_taps)
+    middle = relative.median(dim=1, keepdim=True).values[:, :, :1]
+    same = (relative == middle).all(2)
+    begin = torch.where(same.any(1), same.int().argmax(1), n)
+    after = ~same & (samples > begin[:, None])
+    end = torch.where(after.any(1), after.int().argmax(1), n)
+    return torch.stack((begin, torch.maximum(begin, end)), dim=1).numpy()
 
 
 def translate_adjoint(cotangent: Tensor, shifts: Tensor, order: int) -> Tensor:
@@ -88,7 +91,7 @@ def shift_sums(model: Tensor, data: Tensor, weights: Tensor) -> Tensor:
 
 def _coordinates(shifts: Tensor, axis: int, n: int) -> Tensor:
     """Source coordinate of every output sample of an axis, (tilt, n) float64."""
-    return snap(torch.arange(n, dtype=torch.float64) + shifts.detach().cpu()[:, axis - 1, None])
+    return torch.arange(n, dtype=torch.float64) + shifts.detach().cpu()[:, axis - 1, None]
 
 
 def _mask(mask: Tensor | None) -> np.ndarray:
@@ -133,8 +136,11 @@ def _filter(views, taps, rows, columns, out):
 
 @inline_kernel
 def _cubic(f):
-    g = 1 - f
-    return g * g * g / 6, (4 - 6 * f * f + 3 * f * f * f) / 6, (4 - 6 * g * g + 3 * g * g * g) / 6, f * f * f / 6
+    """Weights of the cubic B-spline at a fraction, in the precision of the fraction."""
+    one, four, sixth = f * 0 + 1, f * 0 + 4, (f * 0 + 1) / 6
+    g = one - f
+    ff, gg = f * f, g * g
+    return g * gg * sixth, (four - 3 * ff * (one + g)) * sixth, (four - 3 * gg * (one + f)) * sixth, f * ff * sixth
 
 
 @inline_kernel
@@ -154,6 +160,7 @@ def _snapped(coordinate):
 @inline_kernel
 def _on_valid(mask, t, r, c, h, w):
     """Whether the bilinear footprint of the coordinate is on valid pixels."""
+    r, c = _snapped(r), _snapped(c)
     r0, r1, c0, c1 = math.floor(r), math.ceil(r), math.floor(c), math.ceil(c)
     if r0 < 0 or c0 < 0 or r1 > h - 1 or c1 > w - 1:
         return False
@@ -163,55 +170,97 @@ def _on_valid(mask, t, r, c, h, w):
     return mask[t, i0, j0] > 0 and mask[t, i0, j1] > 0 and mask[t, i1, j0] > 0 and mask[t, i1, j1] > 0
 
 
-@parallel_kernel
-def _resample_linear(views, matrices, bin, mask, out, valid):
-    n_t, n_0, n_1 = out.shape
-    _, h, w = views.shape
-    for task in prange(n_t * n_0):
-        t, i = task // n_0, task % n_0
-        m = matrices[t]
-        for j in range(n_1):
-            total, good = 0.0, True
-            for a in range(i * bin, (i + 1) * bin):
-                for b in range(j * bin, (j + 1) * bin):
-                    r = _snapped(m[0, 0] * a + m[0, 1] * b + m[0, 2])
-                    c = _snapped(m[1, 0] * a + m[1, 1] * b + m[1, 2])
-                    good = good and _on_valid(mask, t, r, c, h, w)
-                    r, c = min(max(r, 0.0), h - 1.0), min(max(c, 0.0), w - 1.0)
-                    r0, c0 = int(r), int(c)
-                    r1, c1 = min(r0 + 1, h - 1), min(c0 + 1, w - 1)
-                    f, g = r - r0, c - c0
-                    upper = (1 - g) * views[t, r0, c0] + g * views[t, r0, c1]
-                    lower = (1 - g) * views[t, r1, c0] + g * views[t, r1, c1]
-                    total += (1 - f) * upper + f * lower
-            out[t, i, j] = total / (bin * bin)
-            valid[t, i, j] = 1 if good else 0
+@inline_kernel
+def _inner_run(start, slope, lowest, highest, n):
+    """First and last + 1 of 0..n-1 with lowest <= start + slope index <= highest, less one on each side for rounding."""
+    if slope == 0.0:
+        return (0, n) if lowest <= start <= highest else (0, 0)
+    one, two = (lowest - start) / slope, (highest - start) / slope
+    begin = math.ceil(min(max(min(one, two), -1.0), n)) + 1
+    end = math.floor(max(min(max(one, two), n), -1.0))
+    return (begin, end) if begin < end else (0, 0)
+
+
+@inline_kernel
+def _add_inner(view, r, step_r, c, step_c, cubic, line):
+    """Add interpolated samples at equal steps, all with their taps inside the view."""
+    kind = line.dtype.type
+    for k in range(line.size):
+        at_r, at_c = r + step_r * k, c + step_c * k
+        i, j = int(at_r), int(at_c)
+        f, g = kind(at_r - i), kind(at_c - j)
+        if cubic:
+            q0, q1, q2, q3 = _cubic(g)
+            p0, p1, p2, p3 = _cubic(f)
+            a, b = view[i - 1], view[i]
+            total = p0 * (q0 * a[j - 1] + q1 * a[j] + q2 * a[j + 1] + q3 * a[j + 2])
+            total += p1 * (q0 * b[j - 1] + q1 * b[j] + q2 * b[j + 1] + q3 * b[j + 2])
+            a, b = view[i + 1], view[i + 2]
+            total += p2 * (q0 * a[j - 1] + q1 * a[j] + q2 * a[j + 1] + q3 * a[j + 2])
+            line[k] += total + p3 * (q0 * b[j - 1] + q1 * b[j] + q2 * b[j + 1] + q3 * b[j + 2])
+        else:
+            a, b = view[i], view[i + 1]
+            upper = a[j] + g * (a[j + 1] - a[j])
+            lower = b[j] + g * (b[j + 1] - b[j])
+            line[k] += upper + f * (lower - upper)
+
+
+@inline_kernel
+def _border_sample(view, r, c, cubic, kind):
+    """One interpolated sample with its coordinate moved inside and its taps mirrored."""
+    h, w = view.shape
+    r, c = min(max(r, 0.0), h - 1.0), min(max(c, 0.0), w - 1.0)
+    i, j = int(r), int(c)
+    f, g = kind(r - i), kind(c - j)
+    if cubic:
+        q0, q1, q2, q3 = _cubic(g)
+        j0, j2, j3 = _mirrored(j - 1, w), _mirrored(j + 1, w), _mirrored(j + 2, w)
+        total = kind(0)
+        p0, p1, p2, p3 = _cubic(f)
+        for k, p in enumerate((p0, p1, p2, p3)):
+            line = view[_mirrored(i - 1 + k, h)]
+            total += p * (q0 * line[j0] + q1 * line[j] + q2 * line[j2] + q3 * line[j3])
+        return total
+    a, b = view[i], view[min(i + 1, h - 1)]
+    right = min(j + 1, w - 1)
+    upper = a[j] + g * (a[right] - a[j])
+    return upper + f * (b[j] + g * (b[right] - b[j]) - upper)
 
 
 @parallel_kernel
-def _resample_cubic(views, matrices, bin, mask, out, valid):
+def _resample(views, matrices, cubic, bin, mask, out, valid):
     n_t, n_0, n_1 = out.shape
     _, h, w = views.shape
+    before, after = (1.0, 2.0) if cubic else (0.0, 1.0)
+    kind = views.dtype.type
+    scale = kind(1.0 / (bin * bin))
     for task in prange(n_t * n_0):
         t, i = task // n_0, task % n_0
-        m = matrices[t]
-        for j in range(n_1):
-            total, good = 0.0, True
-            for a in range(i * bin, (i + 1) * bin):
-                for b in range(j * bin, (j + 1) * bin):
-                    r = _snapped(m[0, 0] * a + m[0, 1] * b + m[0, 2])
-                    c = _snapped(m[1, 0] * a + m[1, 1] * b + m[1, 2])
-                    good = good and _on_valid(mask, t, r, c, h, w)
-                    r, c = min(max(r, 0.0), h - 1.0), min(max(c, 0.0), w - 1.0)
-                    r0, c0 = int(r), int(c)
-                    q0, q1, q2, q3 = _cubic(c - c0)
-                    d0, d1, d2, d3 = _mirrored(c0 - 1, w), c0, _mirrored(c0 + 1, w), _mirrored(c0 + 2, w)
-                    p = _cubic(r - r0)
-                    for k in range(4):
-                        line = views[t, _mirrored(r0 - 1 + k, h)]
-                        total += p[k] * (q0 * line[d0] + q1 * line[d1] + q2 * line[d2] + q3 * line[d3])
-            out[t, i, j] = total / (bin * bin)
-            valid[t, i, j] = 1 if good else 0
+        m, view, target = matrices[t], views[t], out[t, i]
+        total = np.zeros(n_1 * bin, dtype=views.dtype)
+        target[:] = 0
+        valid[t, i] = 1
+        for a in range(i * bin, (i + 1) * bin):
+            r, c = m[0, 0] * a + m[0, 2], m[1, 0] * a + m[1, 2]
+            begin, end = _inner_run(r, m[0, 1], before, h - 1.0 - after, total.size)
+            begin_c, end_c = _inner_run(c, m[1, 1], before, w - 1.0 - after, total.size)
+            begin, end = max(begin, begin_c), min(end, end_c)
+            if begin < end:
+                start_r, start_c = r + m[0, 1] * begin, c + m[1, 1] * begin
+                _add_inner(view, start_r, m[0, 1], start_c, m[1, 1], cubic, total[begin:end])
+            else:
+                begin, end = 0, 0
+            for k in range(total.size - end + begin):
+                b = k if k < begin else k - begin + end
+                total[b] += _border_sample(view, r + m[0, 1] * b, c + m[1, 1] * b, cubic, kind)
+            # inside the run every footprint is inside the array, and only a mask can object
+            skipped = end - begin if mask.size == 0 else 0
+            for k in range(total.size - skipped):
+                b = k if skipped == 0 or k < begin else k + skipped
+                if not _on_valid(mask, t, r + m[0, 1] * b, c + m[1, 1] * b, h, w):
+                    valid[t, i, b // bin] = 0
+        for b in range(total.size):
+            target[b // bin] += total[b] * scale
 
 
 @parallel_kernel

@@ -14,7 +14,6 @@ from gigascope.kernels.warp.weights import (
     axis_taps,
     gaussian_taps,
     padded_index,
-    snap,
     spline_taps,
 )
 
@@ -85,7 +84,7 @@ def shift_sums(model: Tensor, data: Tensor, weights: Tensor) -> Tensor:
 def _coordinates(shifts: Tensor, views: Tensor, axis: int) -> Tensor:
     """Source coordinate of every output sample of an axis, (tilt, n) float64."""
     samples = torch.arange(views.shape[axis], dtype=torch.float64, device=views.device)
-    return snap(samples + shifts.to(views.device)[:, axis - 1, None])
+    return samples + shifts.to(views.device)[:, axis - 1, None]
 
 
 def _taps(where: Tensor, views: Tensor, axis: int, order: int) -> tuple[Tensor, Tensor]:
@@ -205,8 +204,8 @@ def _folded(index, n):
 def _axis(coordinate, n, ORDER: tl.constexpr):
     """Sample before a coordinate moved onto the axis, fraction; corners of its footprint and whether they exist."""
     nearest = tl.floor(coordinate + 0.5)
-    coordinate = tl.where(tl.abs(coordinate - nearest) < _SNAP, nearest, coordinate)
-    low, high = tl.floor(coordinate), tl.ceil(coordinate)
+    snapped = tl.where(tl.abs(coordinate - nearest) < _SNAP, nearest, coordinate)
+    low, high = tl.floor(snapped), tl.ceil(snapped)
     on = (low >= 0) & (high <= n - 1)
     moved = tl.minimum(tl.maximum(coordinate, 0.0), (n - 1) * 1.0)
     first = tl.floor(moved)

@@ -60,8 +60,8 @@ def resample(
     -------
     out : (tilt, n0, n1) like `views`; coordinates outside take the value at the nearest border
     valid : (tilt, n0, n1) like `views`, 1 where the bilinear footprint of every sample lies inside the array and on
-        mask > 0, else 0. From the geometry only, never from values; the same for both orders. A coordinate within
-        1e-6 of a sample counts as on it
+        mask > 0, else 0. From the geometry only, never from values; the same for both orders. A footprint within
+        1e-6 of a sample is that sample alone
 
     Raises
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gigascope.kernels.warp.weights import axis_footprint, axis_taps, gaussian_taps, padded_index, snap
+from gigascope.kernels.warp.weights import axis_footprint, axis_taps, gaussian_taps, padded_index
 
 
 def spline_coefficients(views: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def resample(
     out, valid = [], []
     for t in range(n_t):
         matrix = matrices[t].to(views.device)
-        where = snap(torch.einsum("ab,bij->aij", matrix[:, :2], grid) + matrix[:, 2, None, None])
+        where = torch.einsum("ab,bij->aij", matrix[:, :2], grid) + matrix[:, 2, None, None]
         (rows, row_weights), (columns, column_weights) = axis_taps(where[0], h, order), axis_taps(where[1], w, order)
         samples = views[t].double()[rows[..., :, None], columns[..., None, :]]
         fine_out = torch.einsum("ijab,ija,ijb->ij", samples, row_weights, column_weights)
@@ -63,7 +63,7 @@ def translate_adjoint(cotangent: Tensor, shifts: Tensor, order: int) -> Tensor:
     result = cotangent.double()
     for axis in (1, 2):
         n = cotangent.shape[axis]
-        where = snap(torch.arange(n, dtype=torch.float64) + shifts[:, axis - 1, None].cpu())
+        where = torch.arange(n, dtype=torch.float64) + shifts[:, axis - 1, None].cpu()
         index, weights = axis_taps(where, n, order)
         matrix = torch.zeros(cotangent.shape[0], n, n, dtype=torch.float64)
         matrix.scatter_add_(2, index, weights)

@@ -7,17 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-# a coordinate this close to a sample counts as on it, so that rounding in a matrix does not cost a border row
+# a footprint this close to a sample is that sample alone, so that rounding in a matrix does not cost a border row
 SNAP = 1e-6
 
 # pole of the cubic B-spline prefilter; Unser, IEEE Signal Process. Mag. 16(6), 22 (1999), box 2
 SPLINE_POLE = math.sqrt(3.0) - 2.0
-
-
-def snap(coordinate: Tensor) -> Tensor:
-    """Move coordinates within `SNAP` of an integer onto it."""
-    nearest = coordinate.round()
-    return torch.where((coordinate - nearest).abs() < SNAP, nearest, coordinate)
 
 
 def spline_taps(dtype: torch.dtype) -> Tensor:
@@ -54,7 +48,7 @@ def axis_taps(coordinate: Tensor, n: int, order: int) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    coordinate : (...) float64, snapped
+    coordinate : (...) float64
     n : samples of the axis
     order : 1 or 3
 
@@ -76,7 +70,8 @@ def axis_taps(coordinate: Tensor, n: int, order: int) -> tuple[Tensor, Tensor]:
 
 def axis_footprint(coordinate: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """First and last sample that bilinear interpolation touches, clamped to the axis, and whether both are on it."""
-    low = coordinate.floor()
-    high = coordinate.ceil()
+    nearest = coordinate.round()
+    snapped = torch.where((coordinate - nearest).abs() < SNAP, nearest, coordinate)
+    low, high = snapped.floor(), snapped.ceil()
     inside = (low >= 0) & (high <= n - 1)
     return low.clamp(0, n - 1).long(), high.clamp(0, n - 1).long(), inside
