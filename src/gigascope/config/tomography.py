@@ -123,7 +123,9 @@ class Prealign(Section):
     cumulative: float = Field(
         0.75, ge=0, lt=1, description="weight of the running reference against the last view; 0: neighbours only"
     )
-    passes: PositiveInt = Field(2, description="passes over the series")
+    passes: PositiveInt = Field(
+        4, description="passes over the series, at most; ends earlier when the shifts stand still"
+    )
     min_peak: float = Field(
         0.25, ge=0, lt=1, description="a correlation peak below this fraction of the median marks a view as weak"
     )
