@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gigascope.config.tomography import Reconstruct
 from gigascope.tomography.alignment import Alignment
 from gigascope.tomography.products import read_shifts
 from gigascope.tomography.reconstruct import LOOK_EVERY, TvSolver, weighted_backprojection
@@ -18,6 +17,7 @@ from gigascope.tomography.series import Series
 from gigascope.tomography.tomogram import aligned_data, layout_of, operator_of, regularization, tv_solver
 
 if TYPE_CHECKING:
+    from gigascope.config.tomography import Reconstruct
     from gigascope.store.open import StoreReader
 
 
@@ -35,25 +35,20 @@ def read_alignment(tomogram: StoreReader, series: Series) -> Alignment:
     )
 
 
-def read_settings(tomogram: StoreReader) -> Reconstruct:
-    """The section `reconstruct` that a tomogram was made with."""
-    return Reconstruct.model_validate(tomogram.attrs["reconstruct"])
-
-
 class HalfSets:
     """The two half-set reconstructions.
 
     Parameters
     ----------
     series : raw views
-    tomogram : the whole one; its shifts, flags and settings are used
+    tomogram : the whole one; its shifts and flags are used
+    cfg : the settings it was made with
     bin : relative to the tomogram
     device : to compute on
     """
 
-    def __init__(self, series: Series, tomogram: StoreReader, bin: int, device: torch.device) -> None:
-        self._series = series
-        self._cfg = read_settings(tomogram)
+    def __init__(self, series: Series, tomogram: StoreReader, cfg: Reconstruct, bin: int, device: torch.device) -> None:
+        self._series, self._cfg = series, cfg
         self._alignment = read_alignment(tomogram, series)
         self.bin = bin * self._cfg.bin
         self.layout = layout_of(series, self._cfg, self.bin)

@@ -17,7 +17,7 @@ from torch import Tensor
 from gigascope.metrics.resolution import CorrelationCurve, crossing, frc, fsc, resolution_length
 from gigascope.tomography import geometry
 from gigascope.tomography.alignment import Alignment
-from gigascope.tomography.half_sets import read_alignment, read_settings
+from gigascope.tomography.half_sets import read_alignment
 from gigascope.tomography.layout import residual_bin
 from gigascope.tomography.primal_dual import PrimalDual
 from gigascope.tomography.products import read_shifts
@@ -26,7 +26,7 @@ from gigascope.tomography.series import Series
 from gigascope.tomography.tomogram import LEAST_LAMBDA, aligned_data, layout_of, unsolved
 
 if TYPE_CHECKING:
-    from gigascope.config.tomography import Evaluate
+    from gigascope.config.tomography import Evaluate, Reconstruct
     from gigascope.store.open import StoreReader
 
 F64 = NDArray[np.float64]
@@ -57,15 +57,22 @@ class Quality:
     ----------
     series : raw views
     prealigned, tomogram : stores with the tables of the shifts
+    settings : the tomogram was made with
     cfg : the stage's section
     device : to compute on
     """
 
     def __init__(
-        self, series: Series, prealigned: StoreReader, tomogram: StoreReader, cfg: Evaluate, device: torch.device
+        self,
+        series: Series,
+        prealigned: StoreReader,
+        tomogram: StoreReader,
+        settings: Reconstruct,
+        cfg: Evaluate,
+        device: torch.device,
     ) -> None:
         self._series, self._cfg, self._device = series, cfg, device
-        self._settings = read_settings(tomogram)
+        self._settings = settings
         self.bin = residual_bin(layout_of(series, self._settings), self._settings.bin)
         self._layout = layout_of(series, self._settings, self.bin)
         coarse = read_shifts(prealigned.table("shifts"), series.order)

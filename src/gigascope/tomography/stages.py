@@ -190,7 +190,9 @@ def halves(ctx: Context, cfg: config.Halves) -> None:
     if not cfg.enabled:
         raise UserError("halves.enabled is false.", where="tomography.halves", do="Set it to true to run this stage.")
     series = Series(ctx.open("tilt_series"))
-    halves = HalfSets(series, ctx.open("tomogram"), cfg.bin, ctx.device)
+    tomogram = ctx.open("tomogram")
+    settings = config.Reconstruct.model_validate(tomogram.attrs["reconstruct"])
+    halves = HalfSets(series, tomogram, settings, cfg.bin, ctx.device)
     z, x, y = halves.shape
     step = series.pixel_nm * halves.bin
     written = ctx.create(
@@ -225,7 +227,9 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
     from gigascope.tomography.series import Series
 
     series = Series(ctx.open("tilt_series"))
-    quality = Quality(series, ctx.open("prealigned"), ctx.open("tomogram"), cfg, ctx.device)
+    tomogram = ctx.open("tomogram")
+    settings = config.Reconstruct.model_validate(tomogram.attrs["reconstruct"])
+    quality = Quality(series, ctx.open("prealigned"), tomogram, settings, cfg, ctx.device)
     found = {
         name: quality.predict(alignment)
         for name, alignment in ctx.progress(quality.alignments.items(), what="comparing alignments", unit="alignment")
