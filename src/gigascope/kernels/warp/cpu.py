@@ -171,9 +171,17 @@ def _on_valid(mask, t, r, c, h, w):
 
 
 @inline_kernel
+def _all_four(mask, r, c):
+    """Whether the four samples around a coordinate inside are trusted; then its footprint is, snapped or not."""
+    one = np.uint64(1)
+    i, j = np.uint64(int(r)), np.uint64(int(c))
+    return mask[i, j] and mask[i, j + one] and mask[i + one, j] and mask[i + one, j + one]
+
+
+@inline_kernel
 def _inner_run(start, slope, lowest, highest, n):
-    """First and last + 1 of 0..n-1 with lowest <= start + slope index <= highest, less one on each side for rounding."""
-    if slope == 0.0:
+    """First and last + 1 of 0..n-1 with lowest <= start + slope index <= highest, less one on each side for safety."""
+    if slope == 0.0 or lowest > highest:
         return (0, n) if lowest <= start <= highest else (0, 0)
     one, two = (lowest - start) / slope, (highest - start) / slope
     begin = math.ceil(min(max(min(one, two), -1.0), n)) + 1
@@ -182,9 +190,18 @@ def _inner_run(start, slope, lowest, highest, n):
 
 
 @inline_kernel
+def _dot4(flat, a, q0, q1, q2, q3):
+    one = np.uint64(1)
+    b = a + one
+    c = b + one
+    return q0 * flat[a] + q1 * flat[b] + q2 * flat[c] + q3 * flat[c + one]
+
+
+@inline_kernel
 def _add_inner(view, r, step_r, c, step_c, cubic, line):
     """Add interpolated samples at equal steps, all with their taps inside the view."""
-    kind = line.dtype.type
+    kind, width = line.dtype.type, view.shape[1]
+    flat = view.reshape(-1)
     for k in range(line.size):
         at_r, at_c = r + step_r * k, c + step_c * k
         i, j = int(at_r), int(at_c)
@@ -192,16 +209,17 @@ def _add_inner(view, r, step_r, c, step_c, cubic, line):
         if cubic:
             q0, q1, q2, q3 = _cubic(g)
             p0, p1, p2, p3 = _cubic(f)
-            a, b = view[i - 1], view[i]
-            total = p0 * (q0 * a[j - 1] + q1 * a[j] + q2 * a[j + 1] + q3 * a[j + 2])
-            total += p1 * (q0 * b[j - 1] + q1 * b[j] + q2 * b[j + 1] + q3 * b[j + 2])
-            a, b = view[i + 1], view[i + 2]
-            total += p2 * (q0 * a[j - 1] + q1 * a[j] + q2 * a[j + 1] + q3 * a[j + 2])
-            line[k] += total + p3 * (q0 * b[j - 1] + q1 * b[j] + q2 * b[j + 1] + q3 * b[j + 2])
+            # unsigned: numba asks of every signed index whether it counts from the end
+            a = np.uint64((i - 1) * width + j - 1)
+            total = p0 * _dot4(flat, a, q0, q1, q2, q3)
+            total += p1 * _dot4(flat, a + np.uint64(width), q0, q1, q2, q3)
+            total += p2 * _dot4(flat, a + np.uint64(2 * width), q0, q1, q2, q3)
+            line[k] += total + p3 * _dot4(flat, a + np.uint64(3 * width), q0, q1, q2, q3)
         else:
-            a, b = view[i], view[i + 1]
-            upper = a[j] + g * (a[j + 1] - a[j])
-            lower = b[j] + g * (b[j + 1] - b[j])
+            a, one = np.uint64(i * width + j), np.uint64(1)
+            b = a + np.uint64(width)
+            upper = flat[a] + g * (flat[a + one] - flat[a])
+            lower = flat[b] + g * (flat[b + one] - flat[b])
             line[k] += upper + f * (lower - upper)
 
 
@@ -253,12 +271,15 @@ def _resample(views, matrices, cubic, bin, mask, out, valid):
             for k in range(total.size - end + begin):
                 b = k if k < begin else k - begin + end
                 total[b] += _border_sample(view, r + m[0, 1] * b, c + m[1, 1] * b, cubic, kind)
-            # inside the run every footprint is inside the array, and only a mask can object
-            skipped = end - begin if mask.size == 0 else 0
-            for k in range(total.size - skipped):
-                b = k if skipped == 0 or k < begin else k + skipped
                 if not _on_valid(mask, t, r + m[0, 1] * b, c + m[1, 1] * b, h, w):
                     valid[t, i, b // bin] = 0
+            # inside the run every footprint is inside the array, and only a mask can object
+            if mask.size > 0:
+                for b in range(begin, end):
+                    at_r, at_c = r + m[0, 1] * b, c + m[1, 1] * b
+                    trusted = _all_four(mask[t], at_r, at_c)
+                    if not trusted and not _on_valid(mask, t, at_r, at_c, h, w):
+                        valid[t, i, b // bin] = 0
         for b in range(total.size):
             target[b // bin] += total[b] * scale
 
