@@ -48,7 +48,7 @@ setup: ## make .venv with exactly what requirements.lock pins, and the package i
 
 demo: setup ## set up, run the demo datasets, and say where the reports are
 	@echo 'demo: snakemake --profile local on a small simulated dataset with known truth'
-	snakemake --profile local --no-hooks --quiet host reason --config 'datasets=$(DEMOS)'
+	snakemake --profile local --no-hooks --quiet host rules --config 'datasets=$(DEMOS)'
 	python -c 'from gigascope.workflow import Workflow; print(*Workflow.load({"datasets": "$(DEMOS)"}).summary(), sep="\n")'
 
 test: setup lint ## set up, check style and types, and run all tests

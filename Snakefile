@@ -15,7 +15,7 @@ report: "workflow/report/workflow.rst"
 
 rule all:
     input:
-        flow.pages(),
+        flow.targets(workflow.rules),
 
 
 onsuccess:

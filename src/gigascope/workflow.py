@@ -13,7 +13,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -135,9 +135,20 @@ class Workflow:
             "labels": {"dataset": "{dataset}", "result": caption.replace("_", " ")},
         }
 
-    def pages(self) -> list[str]:
-        """The report page of every dataset: what a run is for."""
-        return [self.result("report.html").format(dataset=name) for name in self.datasets]
+    def targets(self, rules: Iterable[Any]) -> list[str]:
+        """Every result of every dataset, so that one that got lost is made again.
+
+        Parameters
+        ----------
+        rules : Snakemake's rules; those of a pipeline are named after it
+        """
+        found = []
+        for name, dataset in self.datasets.items():
+            for rule in rules:
+                pipeline, _, key = rule.name.partition("_")
+                if pipeline == dataset.pipeline and getattr(getattr(dataset, key), "enabled", True):
+                    found += [str(output.apply_wildcards({"dataset": name})) for output in rule.output]
+        return found
 
     def summary(self) -> list[str]:
         """What a run has come to, for the terminal: the headline numbers, warnings and the report of every dataset."""

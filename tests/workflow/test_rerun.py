@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gigascope.config.tomography import Prealign
+
 from .checkout import Checkout, Job, chain, configs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -41,7 +43,7 @@ def test_input_parameter_reruns_the_whole_chain(finished: Checkout) -> None:
 
 
 def test_default_written_out_or_keys_in_another_order_rerun_nothing(finished: Checkout) -> None:
-    finished.append(ONE, "prealign: {passes: 2}\n")
+    finished.append(ONE, f"prealign: {{passes: {Prealign().passes}}}\n")
     finished.edit(ONE, "  thickness_nm: 24\n  iterations: 10\n", "  iterations: 10\n  thickness_nm: 24.0\n")
     assert finished.planned() == set()
 
@@ -143,6 +145,10 @@ def test_copied_repository_and_results_rerun_nothing(finished: Checkout, tmp_pat
 def test_lost_result_is_made_again(finished: Checkout) -> None:
     finished.result("one/report.html").unlink()
     assert finished.planned() == chain("one", "report")
+    finished.result("one/metrics.json").unlink()
+    assert finished.planned() == chain("one", "evaluate")
+    shutil.rmtree(finished.result("one/tomogram.zarr"))
+    assert finished.planned() == chain("one", "reconstruct")
 
 
 def test_raw_file_is_compared_by_content_not_by_time(finished: Checkout) -> None:

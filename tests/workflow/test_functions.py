@@ -1,0 +1,82 @@
+"""What the rules ask for, without Snakemake: commands, resources, GPUs, and the words at the end of a run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gigascope.workflow import Workflow, gpus_asked
+
+from .checkout import TINY
+
+
+@pytest.fixture
+def flow(tmp_path: Path) -> Workflow:
+    """One tiny dataset, results in a folder with a space and a brace."""
+    path = tmp_path / "one.yaml"
+    path.write_text(TINY.format(name="one", halves="false"))
+    return Workflow.load({"datasets": str(path), "results": str(tmp_path / "my {results}")})
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "asked"),
+    [("auto", 0, 0), ("auto", 2, 2), ("cpu", 2, 0), ("cuda", 0, 1), ("cuda:1", 0, 1), ("cuda", 2, 2)],
+)
+def test_gpus_are_asked_for_only_where_config_or_dataset_says_so(device: str, gpus: int, asked: int) -> None:
+    assert gpus_asked(device, gpus) == asked
+
+
+def test_memory_and_time_grow_with_each_attempt(flow: Workflow) -> None:
+    wildcards = SimpleNamespace(dataset="one")
+    resources = flow.resources("tomography.reconstruct")
+    memory = [resources["mem_mb"](wildcards, attempt=n) for n in (1, 2, 3)]
+    minutes = [resources["runtime"](wildcards, attempt=n) for n in (1, 2, 3)]
+    assert memory[1] == pytest.approx(1.5 * memory[0], abs=1)
+    assert memory[2] == pytest.approx(2.25 * memory[0], abs=2)
+    assert minutes == [minutes[0], 2 * minutes[0], 3 * minutes[0]]
+
+
+@pytest.mark.parametrize("halves", [[], ["/data/my {halves}/zarr.json"]])
+@pytest.mark.parametrize("in_slurm", [False, True])
+def test_command_survives_the_shell(flow: Workflow, tmp_path: Path, halves: list[str], in_slurm: bool) -> None:
+    """Formatted as Snakemake does it, and run by bash with a `gigascope` that prints its arguments."""
+    from snakemake.utils import format as snakemake_format
+
+    (tmp_path / "gigascope").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "gigascope").chmod(0o755)
+    names = ("config", "tilt_series", "prealigned", "tomogram")
+    files = SimpleNamespace(**{name: f"in put/{name}.json" for name in names}, halves=halves)
+    outputs = SimpleNamespace(metrics="o/metrics.json", fsc="o/f'sc.tsv", frc_views="o/frc_views.tsv")
+    log = tmp_path / "a log"
+    text = snakemake_format(
+        flow.run("tomography.evaluate"),
+        input=files,
+        output=outputs,
+        log=str(log),
+        resources=SimpleNamespace(runtime=17),
+    )
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **({"SLURM_JOB_ID": "1"} if in_slurm else {})}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", text], env=environment, check=True)
+    words = ["run", "tomography.evaluate", "--config", "in put/config.json"]
+    words += [w for name in names[1:] for w in ("--input", f"{name}=in put/{name}.json")]
+    words += [f"--input=halves={path}" for path in halves]
+    for name, path in vars(outputs).items():
+        words += ["--output", f"{name}={path}"]
+    words += ["--scratch", f"{tmp_path}/my {{results}}/scratch"]
+    words += ["--time-limit-min", "17"] if in_slurm else []
+    assert log.read_text().splitlines() == words
+
+
+def test_summary_names_error_warnings_and_report(flow: Workflow) -> None:
+    assert flow.summary() == []
+    folder = Path(flow.results) / "one"
+    folder.mkdir(parents=True)
+    page = folder / "report.html"
+    page.write_text("")
+    metrics = {"alignment_error_px": {"value": 0.12345, "unit": "px", "label": "Error"}, "warnings": ["look here"]}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert flow.summary() == ["one:", "  Error: 0.123 px", "  warning: look here", f"  report: {page}"]
