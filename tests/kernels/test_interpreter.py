@@ -7,15 +7,20 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 
 @pytest.mark.slow
 def test_triton_kernels_agree_with_the_reference_in_the_interpreter(repository):
     if importlib.util.find_spec("triton") is None:
         pytest.skip("needs triton, of the extra dev")
+    triton, numpy = (Version(version(name)) for name in ("triton", "numpy"))
+    if triton < Version("3.7") and numpy >= Version("2.4"):
+        pytest.skip(f"the interpreter of triton {triton} cannot count loops with numpy {numpy}: needs triton 3.7")
     tests = Path(__file__).with_name("test_cuda.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -26,7 +30,8 @@ def parallel_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     Results never depend on the number of threads: a kernel may write each output from one iteration only. The compiled
     function takes one more argument, `work`, the operations it is about to do, and uses no more threads than pay.
     """
-    compiled = numba.njit(parallel=True, nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)
+    with _cache_of_this_source():
+        compiled = numba.njit(parallel=True, nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)
     first = threading.Lock()
     state = {"ready": False}
 
@@ -59,4 +64,35 @@ def parallel_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def inline_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that parallel kernels call."""
-    return numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)
+    return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
+
+
+@contextlib.contextmanager
+def _cache_of_this_source() -> Iterator[None]:
+    """Let numba keep machine code in a folder named after the source of all kernels.
+
+    By itself numba compiles again only when the file of the function changes, not when one does that it imports: a
+    stage that reruns because of an edit here would go on with the old machine code.
+    """
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = _cache_folder()
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+@functools.cache
+def _cache_folder() -> str:
+    """Below NUMBA_CACHE_DIR where it is set, else beside the source; empty, numba decides, where that is read-only."""
+    source = Path(__file__).parent
+    if numba.config.CACHE_DIR:
+        base = Path(numba.config.CACHE_DIR)
+    elif os.access(source, os.W_OK):
+        base = source / "__pycache__"
+    else:
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(source.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return str(base / f"numba-{digest.hexdigest()[:16]}")
