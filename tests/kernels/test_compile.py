@@ -13,7 +13,13 @@ triton = pytest.importorskip("triton", reason="triton, of the extra dev or of a 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter has taken the compiler's place in this process", allow_module_level=True)
 
-POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int32: "*i32", torch.uint8: "*u8"}
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.uint8: "*u8",
+}
 TARGET = ("cuda", 90, 32)
 LAUNCHED = {"_project", "_backproject"}
 LAUNCHED |= {"_gradient", "_gradient_adjoint", "_dual_step", "_primal_step", "_data_step", "_tv_norm", "_data_misfit"}

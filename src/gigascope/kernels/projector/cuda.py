@@ -39,7 +39,8 @@ def project(volume: Tensor, angles: Tensor, n_s: int, hz: float = 1.0, out: Tens
         for by_columns in (False, True):
             _project[grid](
                 volume, table, out, n_t, n_s, n_z, n_x, n_y,
-                BY_COLUMNS=by_columns, VIEWS=VIEWS, SAMPLES=SAMPLES, Y=block, num_warps=WARPS, enable_fp_fusion=True,
+                BY_COLUMNS=by_columns, VIEWS=VIEWS, SAMPLES=SAMPLES, Y=block, EVEN_Y=n_y % block == 0,
+                num_warps=WARPS, enable_fp_fusion=True,
             )  # fmt: skip
     return out
 
@@ -50,15 +51,16 @@ def backproject(
     """See :func:`gigascope.kernels.projector.backproject`; `sinogram` contiguous."""
     n_t, n_s, n_y = sinogram.shape
     n_z, n_x = shape_zx
-    table = remembered(_sample_lines, angles, sinogram.device, n_s, shape_zx, hz)
+    fixed = remembered(_sample_fixed, angles, sinogram.device, n_s, shape_zx, hz)
+    numbers = remembered(_sample_numbers, angles, sinogram.device, n_s, shape_zx, hz)
     if out is None:
         out = sinogram.new_empty(n_z, n_x, n_y)
     block = y_block(n_y, LARGEST_Y)
     grid = (n_blocks(n_x, COLUMNS) * n_blocks(n_z, PLANES), n_blocks(n_y, block))
     with on_device_of(sinogram):
         _backproject[grid](
-            sinogram, table, out, n_t, n_s, n_z, n_x, n_y,
-            PAIRS=math.ceil(max(1.0, hz)), PLANES=PLANES, COLUMNS=COLUMNS, Y=block,
+            sinogram, fixed, numbers, out, n_t, n_s, n_z, n_x, n_y,
+            PAIRS=math.ceil(max(1.0, hz)), PLANES=PLANES, COLUMNS=COLUMNS, Y=block, EVEN_Y=n_y % block == 0,
             num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
     return out
@@ -73,7 +75,7 @@ def _ordered_rays(angles: Tensor, n_s: int, shape_zx: tuple[int, int], hz: float
 
 
 def _sample_lines(angles: Tensor, n_s: int, shape_zx: tuple[int, int], hz: float) -> Tensor:
-    """One line per view of `sample_table`, without view and offset: here all views take PAIRS pairs."""
+    """Per view cos, hz sin, position of voxel (0, 0), reach and g of `coefficients.sample_table`; (tilt, 5) float64."""
     n_z, n_x = shape_zx
     cos, sin = torch.cos(angles), torch.sin(angles)
     reach = torch.where(cos.abs() >= sin.abs() * hz, cos.abs(), sin.abs() * hz)
@@ -81,16 +83,28 @@ def _sample_lines(angles: Tensor, n_s: int, shape_zx: tuple[int, int], hz: float
     return torch.stack((cos, hz * sin, centre, reach, hz / reach), dim=1)
 
 
+def _sample_fixed(angles: Tensor, n_s: int, shape_zx: tuple[int, int], hz: float) -> Tensor:
+    """Factors of x and z and position of voxel (0, 0) as fixed point with 32 fractional bits; (tilt, 3) int64."""
+    return torch.round(_sample_lines(angles, n_s, shape_zx, hz)[:, :3] * 2.0**32).to(torch.int64).contiguous()
+
+
+def _sample_numbers(angles: Tensor, n_s: int, shape_zx: tuple[int, int], hz: float) -> Tensor:
+    """Factors of x and z, reach, g and g / reach; (tilt, 5) float32."""
+    cos, sin, _, reach, g = _sample_lines(angles, n_s, shape_zx, hz).unbind(1)
+    return torch.stack((cos, sin, reach, g, g / reach), dim=1).float()
+
+
 @triton.jit
 def _project(
     volume, table, out, n_t, n_s, n_z, n_x, n_y,
-    BY_COLUMNS: tl.constexpr, VIEWS: tl.constexpr, SAMPLES: tl.constexpr, Y: tl.constexpr,
+    BY_COLUMNS: tl.constexpr, VIEWS: tl.constexpr, SAMPLES: tl.constexpr, Y: tl.constexpr, EVEN_Y: tl.constexpr,
 ):  # fmt: skip
     """Sums of VIEWS x SAMPLES rays over Y slices."""
     n_sample_blocks = tl.cdiv(n_s, SAMPLES)
     first_view = tl.program_id(0) // n_sample_blocks * VIEWS
     first_sample = tl.program_id(0) % n_sample_blocks * SAMPLES
     y = tl.program_id(1) * Y + tl.arange(0, Y)
+    inside_y = (y < n_y)[None, :]
     n_by_planes = tl.load(table + 6).to(tl.int32)
     if BY_COLUMNS:
         first_view += n_by_planes
@@ -124,19 +138,17 @@ def _project(
         # runs at a 64th of the speed on most cards and float32 loses 1e-4 at 4096 voxels
         position = tl.floor((base + beta * begin) * 4294967296.0 + 0.5).to(tl.int64)
         increment = tl.floor(beta * 4294967296.0 + 0.5).to(tl.int64)
-        inside_y = (y < n_y)[None, :]
         start = volume + begin.to(tl.int64) * outer_step + y[None, :]
         total = tl.zeros((VIEWS * SAMPLES, Y), dtype=tl.float32)
         for _ in range(begin, end):
             n = (position >> 32).to(tl.int32)
             w1 = g * ((position & 0xFFFFFFFF).to(tl.uint32).to(tl.float32) * 2.3283064365386963e-10)
             w0 = g - w1
-            rows = start + (n.to(tl.int64) * inner_step)[:, None]
-            has0 = known & (n >= 0) & (n < n_inner)
-            has1 = known & (n >= -1) & (n < n_inner - 1)
-            u0 = tl.load(rows, mask=has0[:, None] & inside_y, other=0.0)
-            u1 = tl.load(rows + inner_step, mask=has1[:, None] & inside_y, other=0.0)
-            total += w0[:, None] * u0 + w1[:, None] * u1
+            # a row outside is read from the border with weight 0: cheaper than a mask on every element
+            n0, n1 = _moved_inside(n, n_inner), _moved_inside(n + 1, n_inner)
+            w0, w1 = tl.where(n0 == n, w0, 0.0), tl.where(n1 == n + 1, w1, 0.0)
+            total += w0[:, None] * _load(start + (n0.to(tl.int64) * inner_step)[:, None], inside_y, EVEN_Y)
+            total += w1[:, None] * _load(start + (n1.to(tl.int64) * inner_step)[:, None], inside_y, EVEN_Y)
             position += increment
             start += outer_step
         target = (view * n_s + sample) * n_y
@@ -145,8 +157,8 @@ def _project(
 
 @triton.jit
 def _backproject(
-    sinogram, table, out, n_t, n_s, n_z, n_x, n_y,
-    PAIRS: tl.constexpr, PLANES: tl.constexpr, COLUMNS: tl.constexpr, Y: tl.constexpr,
+    sinogram, fixed, numbers, out, n_t, n_s, n_z, n_x, n_y,
+    PAIRS: tl.constexpr, PLANES: tl.constexpr, COLUMNS: tl.constexpr, Y: tl.constexpr, EVEN_Y: tl.constexpr,
 ):  # fmt: skip
     """Sums of PLANES x COLUMNS voxel rows over Y slices, views in the order of their index."""
     n_column_blocks = tl.cdiv(n_x, COLUMNS)
@@ -157,28 +169,42 @@ def _backproject(
     row = tl.arange(0, PLANES * COLUMNS)
     dz, dx = row // COLUMNS, row % COLUMNS
     z, x = first_z + dz, first_x + dx
-    known = (z < n_z) & (x < n_x)
+    dz, dx = dz.to(tl.float32), dx.to(tl.float32)
     start = sinogram + y[None, :]
     total = tl.zeros((PLANES * COLUMNS, Y), dtype=tl.float32)
-    for t in range(n_t):
-        cos, sin = tl.load(table + t * 5), tl.load(table + t * 5 + 1)
-        reach = tl.load(table + t * 5 + 3).to(tl.float32)
-        g = tl.load(table + t * 5 + 4).to(tl.float32)
-        # the tile's corner in float64, the few voxels from there in float32: 1e-6 of a sample
-        corner = cos * first_x + sin * first_z + tl.load(table + t * 5 + 2)
-        whole = tl.floor(corner)
-        local = (corner - whole).to(tl.float32) + dx * cos.to(tl.float32) + dz * sin.to(tl.float32)
+    for _ in range(n_t):
+        # the corner of the tile in fixed point with 32 fractional bits, the rest in float32: 1e-6 of a sample
+        corner = tl.load(fixed) * first_x + tl.load(fixed + 1) * first_z + tl.load(fixed + 2)
+        whole = (corner >> 32).to(tl.int32)
+        fraction = (corner & 0xFFFFFFFF).to(tl.uint32).to(tl.float32) * 2.3283064365386963e-10
+        reach, g, slope = tl.load(numbers + 2), tl.load(numbers + 3), tl.load(numbers + 4)
+        local = fraction + dx * tl.load(numbers) + dz * tl.load(numbers + 1)
         first = tl.floor(local - reach) + 1.0
         for pair in tl.static_range(PAIRS):
-            i0 = whole.to(tl.int32) + first.to(tl.int32) + 2 * pair
-            d0 = tl.abs(first + 2 * pair - local) / reach
-            d1 = tl.abs(first + (2 * pair + 1) - local) / reach
-            has0 = known & (i0 >= 0) & (i0 < n_s) & (d0 < 1.0)
-            has1 = known & (i0 >= -1) & (i0 < n_s - 1) & (d1 < 1.0)
-            rows = start + (i0 * n_y)[:, None]
-            q0 = tl.load(rows, mask=has0[:, None] & inside_y, other=0.0)
-            q1 = tl.load(rows + n_y, mask=has1[:, None] & inside_y, other=0.0)
-            total += (g - g * d0)[:, None] * q0 + (g - g * d1)[:, None] * q1
+            sample = first + 2 * pair
+            i = whole + sample.to(tl.int32)
+            w0 = tl.maximum(g - slope * tl.abs(sample - local), 0.0)
+            w1 = tl.maximum(g - slope * tl.abs(sample + 1.0 - local), 0.0)
+            i0, i1 = _moved_inside(i, n_s), _moved_inside(i + 1, n_s)
+            w0, w1 = tl.where(i0 == i, w0, 0.0), tl.where(i1 == i + 1, w1, 0.0)
+            total += w0[:, None] * _load(start + (i0 * n_y)[:, None], inside_y, EVEN_Y)
+            total += w1[:, None] * _load(start + (i1 * n_y)[:, None], inside_y, EVEN_Y)
         start += n_s * n_y
+        fixed += 3
+        numbers += 5
     target = (z.to(tl.int64) * n_x + x) * n_y
+    known = (z < n_z) & (x < n_x)
     tl.store(out + target[:, None] + y[None, :], total, mask=known[:, None] & inside_y)
+
+
+@triton.jit
+def _moved_inside(index, n):
+    return tl.minimum(tl.maximum(index, 0), n - 1)
+
+
+@triton.jit
+def _load(pointers, inside_y, EVEN_Y: tl.constexpr):
+    """Rows of a tile; without a mask where the tiles along y cover the array exactly."""
+    if EVEN_Y:
+        return tl.load(pointers)
+    return tl.load(pointers, mask=inside_y, other=0.0)
