@@ -26,6 +26,7 @@ from gigascope.tomography.reconstruct import (
     LOOK_EVERY,
     ReconstructParameters,
     TvSolver,
+    tomogram_lambda,
     weighted_backprojection,
 )
 from gigascope.tomography.series import Series
@@ -37,7 +38,6 @@ F64 = NDArray[np.float64]
 
 # Weight of the total variation in the joint alignment, where it hardly matters (tomography.md 10); the least elsewhere.
 LEAST_LAMBDA = 0.1
-LAMBDA_PER_NOISE = 0.4
 
 
 class Tomography:
@@ -274,14 +274,13 @@ def layout_of(series: Series, cfg: Reconstruct, further_bin: int = 1) -> Layout:
 def regularization(series: Series, cfg: Reconstruct, n_views: int, bin: int) -> float:
     """Weight of the total variation for data of a bin.
 
-    Given: lambda times the bin (tomography.md 6.5). From the noise: 0.4 sigma sqrt(n) with sigma the noise of a sample
-    at the bin, since the noise of n backprojected views has the standard deviation sigma sqrt(n) in a voxel. The factor
-    is near the best for objects and sections at SNR 1 and 20: benchmarks/regularization.py.
+    Given: lambda times the bin (tomography.md 6.5); otherwise from the noise, see
+    :func:`gigascope.tomography.reconstruct.tomogram_lambda`.
     """
     if cfg.regularization is not None:
         return cfg.regularization * bin
     sigma = float(np.sqrt(np.median(series.model.noise[series.model.good]))) / bin
-    return max(LEAST_LAMBDA * bin, LAMBDA_PER_NOISE * sigma * math.sqrt(n_views))
+    return max(LEAST_LAMBDA * bin, tomogram_lambda(sigma, n_views))
 
 
 def unsolved(series: Series, shifts: F64) -> Alignment:
