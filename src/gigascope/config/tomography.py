@@ -96,8 +96,8 @@ class Ingest(Section):
     extent: Literal["auto", "section", "object", "crop"] = Field(
         "auto",
         description=(
-            "`section`: the specimen is wider than the field of view; `object`: it is isolated; `crop`: a section, with "
-            "a volume only as wide as the views; `auto`: section or object, decided from the data"
+            "`section`: the specimen is wider than the field of view; `object`: it is isolated; `crop`: a section, "
+            "with a volume only as wide as the views; `auto`: section or object, decided from the data"
         ),
     )
     exclude: tuple[int, ...] = Field((), description="views to leave out, counted from 0 in file order")
