@@ -22,6 +22,7 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 WORK_PER_THREAD = 1e7
 
 _WORKQUEUE_LOCK = threading.RLock()
+_config: Any = numba.config
 
 
 def parallel_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,20 +75,20 @@ def _cache_of_this_source() -> Iterator[None]:
     By itself numba compiles again only when the file of the function changes, not when one does that it imports: a
     stage that reruns because of an edit here would go on with the old machine code.
     """
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = _cache_folder()
+    before = _config.CACHE_DIR
+    _config.CACHE_DIR = _cache_folder()
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        _config.CACHE_DIR = before
 
 
 @functools.cache
 def _cache_folder() -> str:
     """Below NUMBA_CACHE_DIR where it is set, else beside the source; empty, numba decides, where that is read-only."""
     source = Path(__file__).parent
-    if numba.config.CACHE_DIR:
-        base = Path(numba.config.CACHE_DIR)
+    if _config.CACHE_DIR:
+        base = Path(_config.CACHE_DIR)
     elif os.access(source, os.W_OK):
         base = source / "__pycache__"
     else:
