@@ -107,8 +107,8 @@ def test_projection_of_ones_is_the_length_inside_the_slab():
         length = (n_z * hz / angles.cos())[:, None].expand(-1, n_s)
         error = (row_sums(angles, n_s, (n_z, n_x), hz) / length - 1).abs()
         assert error[planes].max() < 1e-5
-        # the other branch samples the slab's two faces at a distance of one column: 0.6 % seen at 16 planes, hz 1
-        assert not (~planes).any() or error[~planes].max() < 1e-2 * max(1.0, hz)
+        # the other branch meets the faces of the slab between two columns: up to 0.7 % seen at 16 planes
+        assert not (~planes).any() or error[~planes].max() < 1e-2
 
 
 def test_sums_of_coefficients_agree_with_the_dense_matrix(geometries, distance):
