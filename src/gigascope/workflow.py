@@ -230,9 +230,19 @@ def gpus_asked(device: str, gpus: int) -> int:
     return max(gpus, 1) if device.startswith("cuda") else gpus
 
 
-def bring_own_commands() -> None:
-    """Put this Python's folder first on PATH, so that jobs find `gigascope` where Snakemake runs from."""
+def bring_own_commands(on_cluster: bool) -> None:
+    """Put this Python's folder first on PATH, so that jobs find `gigascope` where Snakemake runs from.
+
+    Raises
+    ------
+    UserError : jobs of a cluster could not start this Python: Snakemake's SLURM plugin does not quote its path
+    """
     own = str(Path(sys.executable).parent)
+    if on_cluster and len(own.split()) > 1:
+        raise UserError(
+            f"cluster jobs cannot be started from {own}: Snakemake does not quote a space in this path.",
+            do="Move the checkout to a folder without a space, and set it up again there.",
+        )
     path = os.environ.get("PATH", "")
     if path.split(os.pathsep)[0] != own:
         os.environ["PATH"] = os.pathsep.join([own, path])
@@ -253,6 +263,7 @@ def _for_snakemake(function: Callable[P, T]) -> Callable[P, T]:
 
 
 load = _for_snakemake(Workflow.load)
+prepare = _for_snakemake(bring_own_commands)
 
 
 def _dataset_files(patterns: str | tuple[str, ...]) -> list[Path]:

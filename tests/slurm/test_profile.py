@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..workflow.checkout import TINY, Checkout, Job, chain, configs
+from ..workflow.checkout import BIN, TINY, Checkout, Job, chain, configs
 from .cluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -20,7 +20,7 @@ ONE = "config/datasets/one.yaml"
 def run_on_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
     """Two tiny datasets run by the literal command, and what it printed."""
     datasets = {"one": TINY.format(name="one", halves="true"), "two": TINY.format(name="two", halves="false")}
-    checkout = Checkout.make(tmp_path_factory.mktemp("slurm") / "repository", datasets)
+    checkout = Checkout.make(tmp_path_factory.mktemp("slurm") / "my repository", datasets)
     code, output = checkout.run("snakemake", "--profile", "slurm", **on(cluster, checkout))
     assert code == 0, output
     return checkout, output
@@ -28,6 +28,13 @@ def run_on_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
 
 def on(cluster: Cluster, checkout: Checkout) -> dict[str, str]:
     """Environment in which SLURM's commands reach the cluster and `snakemake` is ours."""
+    if " " in str(BIN):
+        # Snakemake does not quote the path of Python in its jobs, so there it gets another one.
+        link, script = cluster.folder / "venv", cluster.folder / "bin" / "snakemake"
+        if not link.exists():
+            link.symlink_to(BIN.parent)
+            script.write_text(f'#!/bin/sh\nexec {link}/bin/python -m snakemake "$@"\n')
+            script.chmod(0o755)
     return {**cluster.environment, "PATH": f"{cluster.folder / 'bin'}:{checkout.environment['PATH']}"}
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from gigascope.workflow import Workflow, gpus_asked
+from gigascope.errors import UserError
+from gigascope.workflow import Workflow, bring_own_commands, gpus_asked
 
 from .checkout import TINY
 
@@ -28,6 +31,15 @@ def flow(tmp_path: Path) -> Workflow:
 )
 def test_gpus_are_asked_for_only_where_config_or_dataset_says_so(device: str, gpus: int, asked: int) -> None:
     assert gpus_asked(device, gpus) == asked
+
+
+def test_cluster_jobs_from_a_folder_with_a_space_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/data/my programs/.venv/bin/python")
+    monkeypatch.setenv("PATH", "/usr/bin")
+    with pytest.raises(UserError, match=re.escape("cannot be started from /data/my programs/.venv/bin")):
+        bring_own_commands(on_cluster=True)
+    bring_own_commands(on_cluster=False)
+    assert os.environ["PATH"] == "/data/my programs/.venv/bin:/usr/bin"
 
 
 def test_memory_and_time_grow_with_each_attempt(flow: Workflow) -> None:
