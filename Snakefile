@@ -18,5 +18,9 @@ rule all:
         flow.targets(workflow.rules),
 
 
+onstart:
+    flow.require_writable()
+
+
 onsuccess:
     print("\n".join(flow.summary()))

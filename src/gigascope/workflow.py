@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,10 @@ class Workflow:
                     found += [str(output.apply_wildcards({"dataset": name})) for output in rule.output]
         return found
 
+    def require_writable(self) -> None:
+        """End Snakemake with one message where nothing can be written into the results folder."""
+        _for_snakemake(_require_writable)(Path(self.results))
+
     def summary(self) -> list[str]:
         """What a run has come to, for the terminal: the headline numbers, warnings and the report of every dataset."""
         lines: list[str] = []
@@ -264,6 +269,18 @@ def _for_snakemake(function: Callable[P, T]) -> Callable[P, T]:
 
 load = _for_snakemake(Workflow.load)
 prepare = _for_snakemake(bring_own_commands)
+
+
+def _require_writable(results: Path) -> None:
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=results).close()
+    except OSError as error:
+        raise UserError(
+            f"the results folder cannot be written: {error.strerror}.",
+            where=results.resolve(),
+            do="Choose another one (key `results` in config/config.yaml), or put this one right.",
+        ) from None
 
 
 def _dataset_files(patterns: str | tuple[str, ...]) -> list[Path]:
