@@ -22,20 +22,26 @@ help: ## list what can be made
 setup: ## make .venv with exactly what requirements.lock pins, and the package itself, editable
 	@say() { echo "set-up: $$*"; }
 	fail() { printf 'set-up: %s\n' "$$@" >&2; exit 1; }
-	command -v '$(PYTHON)' > /dev/null || fail 'there is no $(PYTHON) here.' 'Install it: sudo apt-get install python3 python3-venv'
-	about=$$('$(PYTHON)' -c 'import sys; print(sys.base_prefix, "Python %d.%d.%d" % sys.version_info[:3])')
+	python='$(PYTHON)'
+	# The Python of an environment that is there stays, unless another one is asked for.
+	if [[ -x .venv/bin/python && '$(origin PYTHON)' == file ]]; then python=.venv/bin/python; fi
+	command -v "$$python" > /dev/null || fail "there is no $$python here." 'Install it: sudo apt-get install python3 python3-venv'
+	about=$$("$$python" -c 'import sys; print(sys.base_prefix, "Python %d.%d.%d" % sys.version_info[:3])')
 	want="$$(cat requirements.lock pyproject.toml | sha256sum) $$about $(CURDIR)"
 	if [[ "$$(cat .venv/installed 2> /dev/null || true)" == "$$want" ]]; then exit 0; fi
-	'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	python=$$("$$python" -c 'import sys; print(sys._base_executable)')
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || fail "gigascope needs Python 3.11 or newer, found $$about." 'Name another one: make PYTHON=python3.12 ...'
-	'$(PYTHON)' -c 'import ensurepip, venv' 2> /dev/null \
+	"$$python" -c 'import ensurepip, venv' 2> /dev/null \
 	  || fail "$$about cannot make virtual environments." 'Install what is missing: sudo apt-get install python3-venv'
-	'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || command -v cc > /dev/null \
+	"$$python" -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || command -v cc > /dev/null \
 	  || fail 'with Python 3.14 one package has to be compiled.' 'Install a compiler: sudo apt-get install build-essential python3-dev'
 	SECONDS=0
-	if [[ "$$(cut -d' ' -f3- .venv/installed 2> /dev/null || true)" != "$$(cut -d' ' -f3- <<< "$$want")" ]]; then
+	place="$$about $(CURDIR)"
+	if [[ "$$(cat .venv/place 2> /dev/null || true)" != "$$place" ]]; then
 	  say "making .venv with $${about#* }"
-	  '$(PYTHON)' -m venv --clear .venv
+	  "$$python" -m venv --clear .venv
+	  echo "$$place" > .venv/place
 	fi
 	rm -f .venv/installed
 	say "installing $$(grep -cE '^[a-z]' requirements.lock) packages of requirements.lock; the first time this takes some minutes"
