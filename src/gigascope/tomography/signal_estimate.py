@@ -26,7 +26,7 @@ FRAME = 4  # pixels along each border that are background when the object is iso
 I0_PERCENTILE = 99.5  # not the maximum: robust to holes and hot pixels
 FLOOR_FRACTION = 1e-3  # of I0: intensities below count as this, absorbance 6.9
 MIN_SIGNAL_FRACTION = 0.05  # of the variance that is taken for signal at least, so that pure noise has a scale
-TAIL = 5e-4  # fraction of the brightest and of the darkest pixels that a variance does not see
+TAIL = 1.5e-3  # fraction of the brightest and of the darkest pixels that a variance does not see
 MIN_GOOD_VIEWS = 3
 EQUALIZE_OVER = 5  # views whose standard deviations are compared
 
@@ -211,7 +211,7 @@ def _view_statistics(
 
 
 def _without_tails(values: torch.Tensor) -> torch.Tensor:
-    """Values bounded by their 0.05 % quantiles: clusters of hot pixels survive the cleaning and would rule it."""
+    """Values bounded by their 0.15 % quantiles: clusters of hot pixels survive the cleaning and would rule it."""
     if values.numel() < 4 / TAIL:
         return values
     some = cleaning.sample(values).sort().values
