@@ -1,4 +1,4 @@
-"""Projector against ASTRA: forward, adjoint, and one primal-dual iteration; prints a table.
+"""Projector against ASTRA: forward, adjoint, and iterations of the primal-dual solver; prints a table.
 
     python benchmarks/projector.py [--quick] [--device auto|cpu|cuda] [--json FILE]
 
@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gigascope.kernels import tv
-from gigascope.kernels.projector import backproject, column_sums, project, row_sums
+from gigascope.kernels.projector import backproject, project
+from gigascope.tomography.geometry import volume_width
+from gigascope.tomography.primal_dual import PrimalDual
 
 
 @dataclass(frozen=True)
@@ -139,30 +140,6 @@ class AstraDirect:
         self.direct.direct_BP3D(self.projector, self.volume, self.views)
 
 
-class Iteration:
-    """One primal-dual iteration of total variation plus least squares, all arrays in place."""
-
-    def __init__(self, case: Case, device: torch.device) -> None:
-        shape, shape_views = (case.n_z, case.n_s, case.n_y), (case.n_tilts, case.n_s, case.n_y)
-        self.angles, self.shape_zx = case.angles.to(device), (case.n_z, case.n_s)
-        self.u, self.p = torch.zeros(shape, device=device), torch.zeros(3, *shape, device=device)
-        self.ubar, self.atq = torch.zeros_like(self.u), torch.zeros_like(self.u)
-        self.views, self.weights = torch.randn(shape_views, device=device), torch.ones(shape_views, device=device)
-        self.q, self.projection = torch.zeros_like(self.views), torch.zeros_like(self.views)
-        self.offset = torch.zeros(case.n_tilts, dtype=torch.float64, device=device)
-        self.sigma_q = 1 / (row_sums(self.angles, case.n_s, self.shape_zx) + 1)
-        self.tau = 1 / (column_sums(self.angles, case.n_s, self.shape_zx) + 6)
-
-    def run(self) -> None:
-        """Dual step, data step, primal step."""
-        tv.dual_step_(self.p, self.ubar, 0.1, 0.5)
-        project(self.ubar, self.angles, self.q.shape[1], out=self.projection)
-        sums = tv.data_step_(self.q, self.projection, self.views, self.weights, self.sigma_q, self.offset)
-        self.offset -= sums / self.q[0].numel()
-        backproject(self.q, self.angles, self.shape_zx, out=self.atq)
-        tv.primal_step_(self.u, self.ubar, self.p, self.atq, self.tau)
-
-
 class Table:
     """Rows that are printed as they come and written as JSON at the end."""
 
@@ -192,10 +169,23 @@ def measure_own(table: Table, case: Case, device: torch.device, n_runs: int) -> 
     for name, taken in (("forward", forward), ("adjoint", adjoint)):
         table.add(case, method, name, taken, "s")
         table.add(case, method, f"{name} rate", case.n_flops / taken / 1e9, "GFLOP/s")
-    iteration = seconds(Iteration(case, device).run, device, n_runs)
-    table.add(case, method, "iteration", iteration, "s")
-    table.add(case, method, "iteration / (forward + adjoint)", iteration / (forward + adjoint), "")
+    measure_iterations(table, case, device, n_runs, forward + adjoint)
     return forward, adjoint
+
+
+def measure_iterations(table: Table, case: Case, device: torch.device, n_runs: int, passes: float) -> None:
+    """One iteration of the solver: volume as wide as the views (crop) or as a section needs, and 4 groups of views."""
+    method = f"gigascope {device.type}"
+    wide = volume_width(case.n_s, case.n_z, case.angles.numpy(), "section")
+    for name, groups, width in (("K=1 crop", 1, case.n_s), ("K=4 crop", 4, case.n_s), ("K=1 section", 1, wide)):
+        sizes = [len(range(k, case.n_tilts, groups)) for k in range(groups)]
+        shape = (case.n_z, width, case.n_y)
+        problem = PrimalDual(case.angles.to(device), sizes, shape, case.n_s, lam=0.1, constants=True)
+        views = torch.randn(case.n_tilts, case.n_s, case.n_y, device=device)
+        problem.set_data(views, torch.ones_like(views))
+        taken = seconds(problem.iterate, device, max(3, n_runs // 3))
+        table.add(case, method, f"iteration {name}", taken, "s")
+        table.add(case, method, f"iteration {name} / (fwd + adj)", taken / passes, "")
 
 
 def compare(table: Table, case: Case, device: torch.device, n_runs: int) -> None:
