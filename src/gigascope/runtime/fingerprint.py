@@ -161,7 +161,8 @@ def _versions(names: set[str]) -> dict[str, str]:
     found = {}
     for name in sorted(names - NOT_COUNTED - set(sys.stdlib_module_names)):
         for distribution in _distributions().get(name, []):
-            found[distribution] = importlib.metadata.version(distribution)
+            # `2.13.0+cpu` and `2.13.0+cu130` are builds of one version: a plan made on a login node runs on a GPU node.
+            found[distribution] = importlib.metadata.version(distribution).partition("+")[0]
     return found
 
 
