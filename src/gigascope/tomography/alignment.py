@@ -18,7 +18,7 @@ class AlignParameters:
 
     Parameters
     ----------
-    lam : weight of the total variation at bin 1, for data of unit standard deviation
+    lam : weight of the total variation at bin 1, for data of unit standard deviation; every level uses four times it
     groups, inner, outer : groups of views, primal-dual iterations per update, updates per level at most
     bins : levels from coarse to fine; none: from the shape
     width : the finest automatic level has at most this many samples across

@@ -51,7 +51,7 @@ def hopeless(sigma_level: F64) -> bool:
 def suspicious(state: SolveState, tilt: F64, prior_px: float) -> list[str]:
     """Reason to flag each view, or "": shift (beyond 3 prior sigma), sigma (above 1 px), residual (5 MAD above its
     neighbours); several are joined by "+". (tilt,) list."""
-    offset = remove_gauge(state.shifts - state.level_start, tilt, state.good)
+    offset = remove_gauge(state.shifts - state.level_start, tilt, state.in_volume)
     excess = state.residual - running_median(state.residual)
     middle = np.nanmedian(excess)
     mad = 1.4826 * np.nanmedian(np.abs(excess - middle))

@@ -22,6 +22,12 @@ from gigascope.tomography.residual import Residual, group_order, interleaved, re
 
 F64 = NDArray[np.float64]
 
+# weight of the total variation at every level, over that of bin 1. The same number of voxels of a level then costs the
+# same everywhere, which suits pictures that look alike at all levels; growing with the bin, the weight takes a coarse
+# level's structure away (512 px at bin 16: leave-group-out residual 0.25 against 0.18), and is too small for the noise
+# at bin 2 (three seeds at SNR 1: 0.130 against 0.114 px on objects, 0.150 against 0.143 px on sections)
+LEVEL_WEIGHT = 4.0
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -81,7 +87,7 @@ class LevelSolve:
             (n_z, n_x, n_y),
             self._data.shape[0],
             hz=hz,
-            lam=parameters.lam * factor,
+            lam=LEVEL_WEIGHT * parameters.lam,
             constants=extent != "object",
             positivity=parameters.positivity,
             dtype=views.dtype,
