@@ -16,7 +16,7 @@ from gigascope.runtime.memory import human_bytes
 from gigascope.runtime.resources import Estimate
 
 # The module of a pipeline that knows shapes and needs: `read_header(dataset)` there opens the inputs.
-PLANS = {"tomography": "gigascope.tomography.plan"}
+PLANS = {"tomography": "gigascope.tomography.plan", "compression": "gigascope.compression.plan"}
 
 
 def read_header(dataset: Dataset) -> Any:

@@ -12,7 +12,7 @@ from gigascope.config.template import dataset_yaml
 from gigascope.errors import UserError
 
 # The module of a pipeline that looks at raw data: `look(input, overrides) -> (values, notes)`.
-LOOKS = {"tomography": "gigascope.tomography.look"}
+LOOKS = {"tomography": "gigascope.tomography.look", "compression": "gigascope.compression.look"}
 
 
 def write_dataset(

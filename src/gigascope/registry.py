@@ -14,6 +14,7 @@ from gigascope.stage import DECLARED, Stage
 # Where the stages of a pipeline are declared, in the order in which they run.
 MODULES: dict[str, tuple[str, ...]] = {
     "tomography": ("gigascope.tomography.stages", "gigascope.report.stages"),
+    "compression": ("gigascope.compression.stages",),
 }
 
 

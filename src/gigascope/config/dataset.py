@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from gigascope.config import tomography
+from gigascope.config import compression, tomography
 from gigascope.config.section import Section, explain
 from gigascope.errors import UserError
 
@@ -43,10 +43,22 @@ class TomographyDataset(_Dataset):
     report: tomography.TomographyReport = Field(tomography.TomographyReport(), description="the HTML page")
 
 
-# Grows into a union discriminated by `pipeline` with the second chain; the adapter and its users stay as they are.
-Dataset = TomographyDataset
-PIPELINES: dict[str, type[_Dataset]] = {"tomography": TomographyDataset}
-_ADAPTER: TypeAdapter[Dataset] = TypeAdapter(Annotated[Dataset, Field()])
+class CompressionDataset(_Dataset):
+    """A volume to be compressed into a mixture of Gaussians."""
+
+    pipeline: Literal["compression"] = Field(description="which chain of stages")
+    inputs: compression.CompressionInputs = Field(description="where the volume comes from")
+    ingest: compression.Ingest = Field(compression.Ingest(), description="reading and checking")
+    gate: compression.Gate = Field(compression.Gate(), description="which voxels hold signal")
+    fit: compression.Fit = Field(compression.Fit(), description="fitting and writing the compressed file")
+    decode: compression.Decode = Field(compression.Decode(), description="the volume from the compressed file")
+    evaluate: compression.Evaluate = Field(compression.Evaluate(), description="quality measures and codecs")
+    report: compression.CompressionReport = Field(compression.CompressionReport(), description="the HTML page")
+
+
+Dataset = TomographyDataset | CompressionDataset
+PIPELINES: dict[str, type[_Dataset]] = {"tomography": TomographyDataset, "compression": CompressionDataset}
+_ADAPTER: TypeAdapter[Dataset] = TypeAdapter(Annotated[Dataset, Field(discriminator="pipeline")])
 
 
 def parse_dataset(values: dict[str, Any], where: str = "dataset") -> Dataset:
@@ -62,7 +74,7 @@ def parse_dataset(values: dict[str, Any], where: str = "dataset") -> Dataset:
             f"pipeline is {pipeline!r}.", where=where, do=f"Write one of: {', '.join(PIPELINES)} (key `pipeline`)."
         )
     try:
-        return _ADAPTER.validate_python(values)
+        return _validated(PIPELINES[pipeline], values)
     except ValidationError as error:
         problems = explain(error, PIPELINES[pipeline])
         text = [f"{'.'.join(map(str, path))}: {sentence}" for path, sentence in problems]
@@ -99,17 +111,23 @@ def load_dataset(path: str | Path, overrides: dict[str, Any] | None = None) -> D
     if overrides:
         values = merge(values, overrides)
     try:
-        return _ADAPTER.validate_python(_checked_pipeline(values, path))
+        return _validated(_pipeline_of(values, path), values)
     except ValidationError as error:
         problems = explain(error, PIPELINES[values["pipeline"]])
         text_lines = [f"{_place(path, marked, keys)}: {'.'.join(map(str, keys))}: {why}" for keys, why in problems]
         raise UserError("\n".join(text_lines)) from None
 
 
-def _checked_pipeline(values: dict[str, Any], path: Path) -> dict[str, Any]:
+def _pipeline_of(values: dict[str, Any], path: Path) -> type[_Dataset]:
     if values.get("pipeline") not in PIPELINES:
         parse_dataset(values, where=str(path))
-    return values
+    return PIPELINES[values["pipeline"]]
+
+
+def _validated(model: type[_Dataset], values: dict[str, Any]) -> Dataset:
+    """By the model of the pipeline itself: the union's errors would have its name in front of every key."""
+    dataset: Any = model.model_validate(values)
+    return dataset
 
 
 def _place(path: Path, marked: Any, keys: tuple[str | int, ...]) -> str:
