@@ -77,7 +77,7 @@ def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
         if current is None or step not in current.model_fields:
             return []
         current = _section_in(current.model_fields[str(step)].annotation)
-    return list(current.model_fields) if current is not None else []
+    return [field.alias or name for name, field in current.model_fields.items()] if current is not None else []
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
