@@ -28,7 +28,8 @@ def check(op: str, expected: Mapping[str, tuple[int | str, ...]], **tensors: Ten
     Parameters
     ----------
     op : name of the op, for the message
-    expected : argument -> shape; an entry is a number or the name of a size that must be the same everywhere
+    expected : argument -> shape; an entry is a number or the name of a size that must be the same everywhere; a name
+        that ends in * may be 0
     tensors : the arguments; None is left out
 
     Returns
@@ -111,7 +112,10 @@ def _check_shape(op: str, name: str, tensor: Tensor, expected: tuple[int | str, 
     fits = len(found) == len(wanted) and all(
         isinstance(want, str) or want == size for want, size in zip(wanted, found, strict=True)
     )
-    if not fits or 0 in found:
+    empty = any(
+        size == 0 and not (isinstance(entry, str) and entry.endswith("*")) for entry, size in zip(expected, found)
+    )
+    if not fits or empty:
         shown = ", ".join(str(want) for want in wanted)
         raise ShapeError(f"{op}: {name}: expected ({shown}), got {found}")
     for want, size in zip(wanted, found, strict=True):

@@ -63,6 +63,25 @@ def parallel_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def serial_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on first use for one thread, keep the machine code on disk, release the GIL."""
+    with _cache_of_this_source():
+        compiled = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)
+    first = threading.Lock()
+    state = {"ready": False}
+
+    @functools.wraps(function)
+    def run(*arguments: Any) -> Any:
+        if state["ready"]:
+            return compiled(*arguments)
+        with first:  # compilation is not safe against itself
+            result = compiled(*arguments)
+            state["ready"] = True
+            return result
+
+    return run
+
+
 def inline_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that parallel kernels call."""
     return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)

@@ -1,0 +1,346 @@
+"""Gaussian mixtures on the CPU: rows of samples inside each ellipsoid, whole vectors along x.
+
+The ends of a row are exact (float64), the exponentials are vectors of the data's precision. Evaluation runs over tiles
+of the result that take their Gaussians in the order of their index, the sums run over Gaussians: nothing depends on the
+number of threads, nor on where a grid starts as long as it starts at a sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+import torch
+from numba import prange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gigascope.kernels.gaussians.bins import members_of_tiles
+from gigascope.kernels.gaussians.cpu_adam import adam_, parameter_gradients
+from gigascope.kernels.gaussians.frames import LOG2E_2, N_COLUMNS, WORK, open_interval, prepare, rows_of_plane
+from gigascope.kernels.parallel import inline_kernel, parallel_kernel
+from gigascope.kernels.simd import (
+    add,
+    exp2,
+    first_lanes,
+    fma,
+    lane_numbers,
+    lanes_of,
+    load_part,
+    multiply,
+    splat_like,
+    store_part,
+    subtract_product,
+    take_number,
+    total,
+)
+
+__all__ = ["adam_", "count_pairs", "evaluate", "moments", "parameter_gradients", "squared_sums"]
+
+# tile of the result along z and y: its Gaussians reach 5 tiles each at sigma 2, and a brick still has 64 tiles
+TILE_Z, TILE_Y = 8, 16
+# Gaussians that a thread takes at a time
+BATCH = 16
+# operations that a pair is worth, in the unit of `parallel.WORK_PER_THREAD`
+PAIR = 4
+
+
+def evaluate(
+    means: Tensor,
+    log_scales: Tensor,
+    quaternions: Tensor,
+    amplitudes: Tensor,
+    cuts: Tensor,
+    shape: Sequence[int],
+    origin: Sequence[float],
+    spacing: Sequence[float],
+) -> Tensor:
+    """See :func:`gigascope.kernels.gaussians.evaluate`; all contiguous."""
+    frames, boxes = frames_of(means, log_scales, quaternions, cuts, shape, origin, spacing)
+    if boxes.min(initial=0) < 0:
+        return means.new_full(tuple(shape), torch.nan)
+    out = means.new_empty(tuple(shape))
+    n_tiles = math.ceil(shape[0] / TILE_Z), math.ceil(shape[1] / TILE_Y), 1
+    starts, members = members_of_tiles(boxes, (TILE_Z, TILE_Y, max(shape[2], 1)), n_tiles)
+    _evaluate(frames, boxes, _numpy(amplitudes), starts, members, _counter(), out.numpy(), work=_work(boxes, out))
+    return out
+
+
+def moments(
+    means: Tensor,
+    log_scales: Tensor,
+    quaternions: Tensor,
+    cuts: Tensor,
+    upstream: Tensor,
+    origin: Sequence[float],
+    spacing: Sequence[float],
+) -> Tensor:
+    """See :func:`gigascope.kernels.gaussians.moments`; all contiguous."""
+    frames, boxes = frames_of(means, log_scales, quaternions, cuts, upstream.shape, origin, spacing)
+    sums = means.new_empty(means.shape[0], 10)
+    _moments(frames, boxes, _numpy(upstream), _counter(), sums.numpy(), work=2 * _work(boxes))
+    return sums
+
+
+def squared_sums(
+    means: Tensor,
+    log_scales: Tensor,
+    quaternions: Tensor,
+    cuts: Tensor,
+    weight: Tensor,
+    origin: Sequence[float],
+    spacing: Sequence[float],
+) -> Tensor:
+    """See :func:`gigascope.kernels.gaussians.squared_sums`; all contiguous."""
+    frames, boxes = frames_of(means, log_scales, quaternions, cuts, weight.shape, origin, spacing)
+    sums = means.new_empty(means.shape[0])
+    _squared_sums(frames, boxes, _numpy(weight), _counter(), sums.numpy(), work=_work(boxes))
+    return sums
+
+
+def count_pairs(
+    means: Tensor,
+    log_scales: Tensor,
+    quaternions: Tensor,
+    cuts: Tensor,
+    shape: Sequence[int],
+    origin: Sequence[float],
+    spacing: Sequence[float],
+) -> int:
+    """See :func:`gigascope.kernels.gaussians.count_pairs`; all contiguous."""
+    frames, boxes = frames_of(means, log_scales, quaternions, cuts, shape, origin, spacing)
+    counts = np.zeros(means.shape[0], np.int64)
+    _count(frames, boxes, counts, work=_work(boxes) / 8)
+    return int(counts.sum())
+
+
+def frames_of(
+    means: Tensor,
+    log_scales: Tensor,
+    quaternions: Tensor,
+    cuts: Tensor,
+    shape: Sequence[int],
+    origin: Sequence[float],
+    spacing: Sequence[float],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Frames and boxes of all Gaussians, see :func:`gigascope.kernels.gaussians.frames.prepare`."""
+    n = means.shape[0]
+    frames, boxes = np.empty((n, N_COLUMNS)), np.empty((n, 6), np.int64)
+    grid = np.array(origin, np.float64), np.array(spacing, np.float64), np.array(shape, np.int64)
+    arrays = (_numpy(array) for array in (means, log_scales, quaternions, cuts))
+    prepare(*arrays, *grid, frames, boxes, work=WORK * n)
+    return frames, boxes
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.floating]:
+    return tensor.detach().numpy()
+
+
+def _counter() -> NDArray[np.int64]:
+    """What threads take their next piece of work from, in its first number; one number per thread."""
+    return np.zeros(numba.get_num_threads(), np.int64)
+
+
+def _work(boxes: NDArray[np.int64], out: Tensor | None = None) -> float:
+    """Operations of a pass over the boxes (half of a box is in its ellipsoid), and over the result."""
+    pairs = 0.5 * float(np.prod(boxes[:, 1::2] - boxes[:, ::2], axis=1).sum())
+    return PAIR * pairs + (0 if out is None else out.numel())
+
+
+@parallel_kernel
+def _evaluate(frames, boxes, amplitudes, starts, members, counter, out):
+    n_z, n_y, n_x = out.shape
+    tiles_y = (n_y + TILE_Y - 1) // TILE_Y
+    target = out.reshape(-1)
+    for _worker in prange(counter.size):
+        while True:
+            tile = take_number(counter)
+            if tile >= starts.size - 1:
+                break
+            z0, y0 = tile // tiles_y * TILE_Z, tile % tiles_y * TILE_Y
+            z1, y1 = min(z0 + TILE_Z, n_z), min(y0 + TILE_Y, n_y)
+            out[z0:z1, y0:y1] = 0
+            for k in range(starts[tile], starts[tile + 1]):
+                i = members[k]
+                box = boxes[i]
+                window = max(z0, box[0]), min(z1, box[1]), max(y0, box[2]), min(y1, box[3])
+                _add_gaussian(target, n_y, n_x, frames[i], np.float64(amplitudes[i]), window)
+
+
+@inline_kernel
+def _add_gaussian(target, n_y, n_x, frame, amplitude, window):
+    """Add one Gaussian to the rows z0 <= z < z1, y0 <= y < y1."""
+    z0, z1, y0, y1 = window
+    lanes, numbers = lanes_of(target), lane_numbers(target)
+    anchor = math.floor(frame[2])  # offsets from here are small and the same wherever the grid starts
+    middle = frame[2] - anchor
+    per_s_y, per_s_x = 1 / frame[4], 1 / frame[5]
+    scale = frame[5] * math.sqrt(LOG2E_2)
+    scales, amplitudes = splat_like(target, scale), splat_like(target, amplitude)
+    for z in range(z0, z1):
+        left, y_mid = rows_of_plane(frame, z)
+        if left <= 0:
+            continue
+        first, last = open_interval(y_mid, math.sqrt(left) * per_s_y, y0, y1)
+        shift = middle - frame[8] * (z - frame[0])
+        for y in range(first, last):
+            c_y = frame[4] * (y - y_mid)
+            rest = left - c_y * c_y
+            x_mid = shift - frame[7] * (y - frame[1])
+            begin, end = open_interval(x_mid, math.sqrt(max(rest, 0.0)) * per_s_x, -anchor, n_x - anchor)
+            exponent = splat_like(target, LOG2E_2 * (rest - frame[9]))
+            mid = splat_like(target, -scale * x_mid)
+            row = (z * n_y + y) * n_x + anchor
+            for x in range(begin, end, lanes):
+                n = min(lanes, end - x)
+                c = fma(add(numbers, splat_like(target, np.float64(x))), scales, mid)
+                phi = first_lanes(exp2(subtract_product(c, c, exponent)), n)
+                store_part(target, row + x, fma(amplitudes, phi, load_part(target, row + x, n)), n)
+
+
+@parallel_kernel
+def _moments(frames, boxes, upstream, counter, sums):
+    source = upstream.reshape(-1)
+    n_batches = (boxes.shape[0] + BATCH - 1) // BATCH
+    for _worker in prange(counter.size):
+        while True:
+            batch = take_number(counter)
+            if batch >= n_batches:
+                break
+            for i in range(batch * BATCH, min((batch + 1) * BATCH, boxes.shape[0])):
+                if boxes[i, 0] < 0:
+                    sums[i] = np.nan
+                else:
+                    _own_axes(_gather(source, upstream.shape, frames[i], boxes[i]), frames[i], sums[i])
+
+
+@inline_kernel
+def _gather(source, shape, frame, box):
+    """Sums of g phi times 1, c_z, c_y, c_x, c_z^2, c_y^2, c_x^2, c_y c_x, c_z c_x, c_z c_y, each times a power of k."""
+    lanes, numbers, zero = lanes_of(source), lane_numbers(source), splat_like(source, 0.0)
+    anchor = math.floor(frame[2])
+    middle = frame[2] - anchor
+    per_s_y, per_s_x, k = 1 / frame[4], 1 / frame[5], math.sqrt(LOG2E_2)
+    scale = frame[5] * k
+    scales = splat_like(source, scale)
+    s, s_z, s_zz, s_y, s_yy, s_yz, s_x, s_xz, s_xy, s_xx = zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
+    for z in range(box[0], box[1]):
+        left, y_mid = rows_of_plane(frame, z)
+        if left <= 0:
+            continue
+        first, last = open_interval(y_mid, math.sqrt(left) * per_s_y, box[2], box[3])
+        shift = middle - frame[8] * (z - frame[0])
+        p, p_y, p_yy, p_x, p_xy, p_xx = zero, zero, zero, zero, zero, zero
+        for y in range(first, last):
+            c_y = frame[4] * (y - y_mid)
+            rest = left - c_y * c_y
+            x_mid = shift - frame[7] * (y - frame[1])
+            begin, end = open_interval(x_mid, math.sqrt(max(rest, 0.0)) * per_s_x, -anchor, shape[2] - anchor)
+            exponent = splat_like(source, LOG2E_2 * (rest - frame[9]))
+            mid, across = splat_like(source, -scale * x_mid), splat_like(source, k * c_y)
+            row = (z * shape[1] + y) * shape[2] + anchor
+            for x in range(begin, end, lanes):
+                n = min(lanes, end - x)
+                c = fma(add(numbers, splat_like(source, np.float64(x))), scales, mid)
+                phi = first_lanes(exp2(subtract_product(c, c, exponent)), n)
+                g = multiply(phi, load_part(source, row + x, n))
+                g_x, g_y = multiply(g, c), multiply(g, across)
+                p, p_x, p_y = add(p, g), add(p_x, g_x), add(p_y, g_y)
+                p_xx, p_xy, p_yy = fma(g_x, c, p_xx), fma(g_x, across, p_xy), fma(g_y, across, p_yy)
+        c_z = splat_like(source, k * frame[3] * (z - frame[0]))
+        g_z = multiply(p, c_z)
+        s, s_z, s_zz = add(s, p), add(s_z, g_z), fma(g_z, c_z, s_zz)
+        s_y, s_yz, s_yy = add(s_y, p_y), fma(p_y, c_z, s_yz), add(s_yy, p_yy)
+        s_x, s_xz, s_xy, s_xx = add(s_x, p_x), fma(p_x, c_z, s_xz), add(s_xy, p_xy), add(s_xx, p_xx)
+    return (
+        (np.float64(total(s)), np.float64(total(s_z)), np.float64(total(s_y)), np.float64(total(s_x))),
+        (np.float64(total(s_zz)), np.float64(total(s_yy)), np.float64(total(s_xx))),
+        (np.float64(total(s_xy)), np.float64(total(s_xz)), np.float64(total(s_yz))),
+    )
+
+
+@inline_kernel
+def _own_axes(gathered, frame, sums):
+    """Sums in nested coordinates to sums along the own axes: s1 = Q s, M = Q S Q^T."""
+    first, squares, mixed = gathered
+    q = frame[10:19].reshape(3, 3)
+    per_k = 1 / LOG2E_2
+    per_root = math.sqrt(per_k)
+    sums[0] = first[0]
+    for i in range(3):
+        sums[1 + i] = per_root * (q[i, 0] * first[1] + q[i, 1] * first[2] + q[i, 2] * first[3])
+    for pair in range(6):
+        i = pair if pair < 3 else (1 if pair == 3 else 0)
+        j = pair if pair < 3 else (2 if pair < 5 else 1)
+        value = q[i, 0] * q[j, 0] * squares[0] + q[i, 1] * q[j, 1] * squares[1] + q[i, 2] * q[j, 2] * squares[2]
+        value += (q[i, 1] * q[j, 2] + q[i, 2] * q[j, 1]) * mixed[0]
+        value += (q[i, 0] * q[j, 2] + q[i, 2] * q[j, 0]) * mixed[1]
+        value += (q[i, 0] * q[j, 1] + q[i, 1] * q[j, 0]) * mixed[2]
+        sums[4 + pair] = per_k * value
+
+
+@parallel_kernel
+def _squared_sums(frames, boxes, weight, counter, sums):
+    source = weight.reshape(-1)
+    n_batches = (boxes.shape[0] + BATCH - 1) // BATCH
+    for _worker in prange(counter.size):
+        while True:
+            batch = take_number(counter)
+            if batch >= n_batches:
+                break
+            for i in range(batch * BATCH, min((batch + 1) * BATCH, boxes.shape[0])):
+                if boxes[i, 0] < 0:
+                    sums[i] = np.nan
+                else:
+                    sums[i] = _gather_squared(source, weight.shape, frames[i], boxes[i])
+
+
+@inline_kernel
+def _gather_squared(source, shape, frame, box):
+    """Sum of w phi^2 over one Gaussian."""
+    lanes, numbers, zero = lanes_of(source), lane_numbers(source), splat_like(source, 0.0)
+    anchor = math.floor(frame[2])
+    middle = frame[2] - anchor
+    per_s_y, per_s_x = 1 / frame[4], 1 / frame[5]
+    scale = frame[5] * math.sqrt(LOG2E_2)
+    scales, s = splat_like(source, scale), zero
+    for z in range(box[0], box[1]):
+        left, y_mid = rows_of_plane(frame, z)
+        if left <= 0:
+            continue
+        first, last = open_interval(y_mid, math.sqrt(left) * per_s_y, box[2], box[3])
+        shift, p = middle - frame[8] * (z - frame[0]), zero
+        for y in range(first, last):
+            c_y = frame[4] * (y - y_mid)
+            rest = left - c_y * c_y
+            x_mid = shift - frame[7] * (y - frame[1])
+            begin, end = open_interval(x_mid, math.sqrt(max(rest, 0.0)) * per_s_x, -anchor, shape[2] - anchor)
+            exponent, mid = splat_like(source, LOG2E_2 * (rest - frame[9])), splat_like(source, -scale * x_mid)
+            row = (z * shape[1] + y) * shape[2] + anchor
+            for x in range(begin, end, lanes):
+                n = min(lanes, end - x)
+                c = fma(add(numbers, splat_like(source, np.float64(x))), scales, mid)
+                phi = first_lanes(exp2(subtract_product(c, c, exponent)), n)
+                p = fma(multiply(phi, load_part(source, row + x, n)), phi, p)
+        s = add(s, p)
+    return total(s)
+
+
+@parallel_kernel
+def _count(frames, boxes, counts):
+    for i in prange(boxes.shape[0]):
+        frame, box, n = frames[i], boxes[i], 0
+        for z in range(max(box[0], 0), box[1]):
+            left, y_mid = rows_of_plane(frame, z)
+            if left <= 0:
+                continue
+            first, last = open_interval(y_mid, math.sqrt(left) / frame[4], box[2], box[3])
+            for y in range(first, last):
+                c_y = frame[4] * (y - y_mid)
+                x_mid = frame[2] - frame[8] * (z - frame[0]) - frame[7] * (y - frame[1])
+                half = math.sqrt(max(left - c_y * c_y, 0.0)) / frame[5]
+                begin, end = open_interval(x_mid, half, 0, box[5])
+                n += max(end - begin, 0)
+        counts[i] = n
