@@ -1,0 +1,172 @@
+"""The coarse background of a volume: one value per cell of 32^3 voxels, linear between the centres of the cells.
+
+The centre of cell j lies at voxel ``32 j + 15.5``; outside the outermost centres the outermost values hold. Whatever
+piece of the field is asked for, a voxel gets the same bits: its interpolation depends on its own place alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+CELL = (32, 32, 32)
+
+# Values further from the level than this many spreads are taken for signal. 2.5 leaves 0.6 % of a normal noise out on
+# either side, which moves its median by 0.8 % of a standard deviation.
+CLIP = 2.5
+# From the median of the lower quarter to the level is 1.15 standard deviations at the start and 0.67 at the end; the
+# level is then within 0.01 of them after 5 rounds, of a tenth of background among nine of signal after 12.
+ROUNDS = 12
+# Standard deviations of a normal distribution in its median absolute deviation.
+MAD = 1.4826
+
+
+@dataclass(frozen=True)
+class Level:
+    """The level that most of the lower values scatter around.
+
+    Attributes
+    ----------
+    centre : median of the values that scatter around it
+    spread : their standard deviation, from those below the centre
+    fraction : of all values
+    """
+
+    centre: float
+    spread: float
+    fraction: float
+
+
+def grid_shape(shape: Sequence[int], cell: Sequence[int] = CELL) -> tuple[int, int, int]:
+    """Number of cells along z, y and x."""
+    nz, ny, nx = (-(-n // c) for n, c in zip(shape, cell, strict=True))
+    return nz, ny, nx
+
+
+def lower_half_median(block: NDArray) -> float:
+    """Median of the lower half of the values: below the level of the background by 0.67 of its noise, where all of the
+    block is background, and at it where half is; see :func:`background_level`.
+    """
+    values = np.sort(block, axis=None)
+    return float(np.median(values[: max(1, values.size // 2)]))
+
+
+def background_level(values: NDArray, step: float = 0.0) -> Level:
+    """Level and spread of the background among values of background and brighter signal.
+
+    Starts at the median of the lower half and clips what is further above the level than 2.5 spreads, until nothing
+    changes. With less than a quarter of background the darker part of the signal is the background.
+
+    Parameters
+    ----------
+    values : (n,) sorted, n at least 1, finite
+    step : distance of the values that occur, 1 for integers: medians are then taken as of values spread evenly over
+        the steps, else the level of a faint background would jump from step to step
+
+    Notes
+    -----
+    Kappa-sigma clipping (Bertin & Arnouts, SExtractor, Astron. Astrophys. Suppl. 117 (1996), 393) from below, because
+    signal only adds.
+    """
+    end = values.size
+    centre, below = _median(values, end // 2 or 1, step), 0
+    spread = 0.0
+    for _ in range(ROUNDS):
+        below = int(np.searchsorted(values, centre, side="right"))
+        spread = MAD * max(0.0, centre - _median(values, max(1, below), step))
+        new_end = max(1, int(np.searchsorted(values, centre + CLIP * spread, side="right")))
+        new = _median(values, new_end, step)
+        done = new_end == end and new == centre
+        centre, end = new, new_end
+        if done:
+            break
+    return Level(centre, spread, end / values.size)
+
+
+def _median(values: NDArray, end: int, step: float) -> float:
+    """Median of the first `end` sorted values; with a step, of values spread evenly over +- half of it."""
+    middle = (end - 1) // 2
+    if step == 0.0:
+        return (float(values[middle]) + float(values[end - 1 - middle])) / 2
+    value = values[middle]
+    first = int(np.searchsorted(values[:end], value, side="left"))
+    last = int(np.searchsorted(values[:end], value, side="right"))
+    return float(value) + step * ((end / 2 - first) / (last - first) - 0.5)
+
+
+def interpolate(
+    grid: Tensor,
+    cell: Sequence[int] = CELL,
+    origin: Sequence[float] = (0.0, 0.0, 0.0),
+    shape: Sequence[int] | None = None,
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Tensor:
+    """The field on a lattice of samples.
+
+    Parameters
+    ----------
+    grid : (nz, ny, nx) values of the cells
+    cell : (z, y, x) voxels
+    origin : (z, y, x) of the first sample, voxels
+    shape : (z, y, x) samples; none: the cells' voxels
+    spacing : (z, y, x) voxels from sample to sample
+
+    Returns
+    -------
+    (z, y, x) float32 on the grid's device, differentiable in `grid`
+    """
+    field = grid.to(torch.float32)
+    shape = tuple(n * c for n, c in zip(grid.shape, cell)) if shape is None else shape
+    for axis in range(3):
+        low, weight = _weights(field.shape[axis], cell[axis], origin[axis], shape[axis], spacing[axis])
+        lower = low.to(field.device)
+        upper = torch.clamp(lower + 1, max=field.shape[axis] - 1)
+        share = weight.to(field.device).reshape([-1 if i == axis else 1 for i in range(3)])
+        below, above = field.index_select(axis, lower), field.index_select(axis, upper)
+        # three operations of elements, no matrix product: its order of sums would change with the piece asked for
+        field = below + share * (above - below)
+    return field
+
+
+def _weights(n_cells: int, cell: int, origin: float, n: int, spacing: float) -> tuple[Tensor, Tensor]:
+    """Cell below each of `n` samples, int64, and the share of the cell above it, float32."""
+    place = (origin + spacing * np.arange(n, dtype=np.float64) - (cell - 1) / 2) / cell
+    place = np.clip(place, 0.0, n_cells - 1.0)
+    low = np.minimum(place.astype(np.int64), max(0, n_cells - 2))
+    return torch.from_numpy(low), torch.from_numpy((place - low).astype(np.float32))
+
+
+def cell_levels(slab: NDArray, cell: Sequence[int] = CELL) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Background level and spread of every cell of a layer of cells.
+
+    Parameters
+    ----------
+    slab : (z, y, x) with z at most `cell[0]`, finite, integers or float32
+
+    Returns
+    -------
+    levels, spreads : (ny, nx) float32, in the slab's unit
+    """
+    _, n_y, n_x = grid_shape(slab.shape, cell)
+    step = 1.0 if slab.dtype.kind in "iu" else 0.0
+    levels, spreads = np.empty((n_y, n_x), np.float32), np.empty((n_y, n_x), np.float32)
+    for j in range(n_y):
+        row = slab[:, j * cell[1] : (j + 1) * cell[1]]
+        for i in range(n_x):
+            # stable is a radix sort for integers of 16 bits: 0.2 ms for a cell, quicksort takes four times that
+            kind = "stable" if slab.dtype.itemsize <= 2 else "quicksort"
+            values = np.sort(row[:, :, i * cell[2] : (i + 1) * cell[2]], axis=None, kind=kind)
+            found = background_level(values, step)
+            levels[j, i], spreads[j, i] = found.centre, found.spread
+    return levels, spreads
+
+
+def n_cells(shape: Sequence[int], cell: Sequence[int] = CELL) -> int:
+    """Cells of a volume."""
+    return math.prod(grid_shape(shape, cell))
