@@ -9,7 +9,8 @@ import pytest
 import tifffile
 
 from gigascope.errors import UserError
-from gigascope.store.readers.tiff import natural_key, open_tiff, open_tiff_files, read_view_table
+from gigascope.store.readers.tiff import open_tiff, open_tiff_files, read_view_table
+from gigascope.store.readers.tiff_file import natural_key
 from gigascope.store.readers.tilt_series import find_tilt_series
 
 

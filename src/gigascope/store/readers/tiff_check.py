@@ -11,8 +11,12 @@ from typing import Any, BinaryIO
 from gigascope.errors import UserError
 
 
-def refuse_broken_chain(path: Path) -> None:
+def refuse_broken_chain(path: Path, key: str) -> None:
     """Every directory must lie inside the file.
+
+    Parameters
+    ----------
+    key : of the config that names the file, for messages
 
     Raises
     ------
@@ -25,7 +29,7 @@ def refuse_broken_chain(path: Path) -> None:
         order = {b"II": "little", b"MM": "big"}.get(start[:2])
         version = int.from_bytes(start[2:4], order) if order else 0  # type: ignore[arg-type]
         if order is None or version not in (42, 43):
-            raise UserError("is not a TIFF file.", where=path, do="Check inputs.tilt_series.")
+            raise UserError("is not a TIFF file.", where=path, do=f"Check {key}.")
         big = version == 43
         at = int.from_bytes(start[8:16] if big else start[4:8], order)  # type: ignore[arg-type]
         seen: set[int] = set()

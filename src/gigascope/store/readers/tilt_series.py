@@ -15,6 +15,7 @@ from gigascope.errors import UserError
 from gigascope.store.readers import mrc, tiff, zarr
 from gigascope.store.readers.mdoc import Mdoc, read_mdoc
 from gigascope.store.readers.source import TiltSeriesSource
+from gigascope.store.readers.tiff_file import SUFFIXES, tiff_files
 from gigascope.store.readers.tilt_angles import (
     AngleList,
     AnglesByHand,
@@ -23,6 +24,7 @@ from gigascope.store.readers.tilt_angles import (
     choose_angles,
     read_tilt_angles,
 )
+from gigascope.store.readers.zarr_image import MARKERS, is_zarr
 
 MIN_VIEWS = 7
 _COMPOUND = (".ome.tif", ".ome.tiff", ".ome.zarr")
@@ -147,26 +149,22 @@ def _reason(source: TiltSeriesSource, name: str) -> str:
 
 def _open_images(path: Path, y_up: bool | None) -> tuple[TiltSeriesSource, list[float] | None]:
     suffix = path.suffix.lower()
-    if path.name in zarr.MARKERS and path.is_file():
+    if path.name in MARKERS and path.is_file():
         return zarr.open_zarr(path.parent, y_up), None
     if any(sign in path.name for sign in "*?[") and not path.exists():
-        files = sorted(
-            (f for f in path.parent.glob(path.name) if f.suffix.lower() in tiff.SUFFIXES), key=tiff.natural_key
-        )
-        return tiff.open_tiff_files(files, path, y_up), None
+        return tiff.open_tiff_files(tiff_files(path.parent.glob(path.name)), path, y_up), None
     if not path.exists():
         raise UserError("no such file or folder.", where=path, do="Check inputs.tilt_series.")
-    if zarr.is_zarr(path):
+    if is_zarr(path):
         return zarr.open_zarr(path, y_up), None
     if path.is_dir():
-        files = sorted((f for f in path.iterdir() if f.suffix.lower() in tiff.SUFFIXES), key=tiff.natural_key)
-        return tiff.open_tiff_files(files, path, y_up), None
+        return tiff.open_tiff_files(tiff_files(path.iterdir()), path, y_up), None
     if suffix in tiff.TABLE_SUFFIXES:
         files, angles = tiff.read_view_table(path)
         source = tiff.open_tiff_files(files, path, y_up)
         source.files.append(path)
         return source, angles
-    if suffix in tiff.SUFFIXES:
+    if suffix in SUFFIXES:
         return tiff.open_tiff(path, y_up), None
     if suffix in mrc.SUFFIXES:
         return mrc.open_mrc(path, y_up), None
@@ -214,7 +212,7 @@ class _Siblings:
 
     @staticmethod
     def of(path: Path) -> _Siblings:
-        path = path.parent if path.name in zarr.MARKERS else path
+        path = path.parent if path.name in MARKERS else path
         names = dict.fromkeys([_stem(path), path.stem])
 
         def find(*candidates: str) -> Path | None:
@@ -230,7 +228,7 @@ class _Siblings:
     @staticmethod
     def _inside(path: Path) -> dict[str, Path]:
         """In a folder of views: the only file of its kind there."""
-        folder = path if path.is_dir() and not zarr.is_zarr(path) else path.parent if "*" in path.name else None
+        folder = path if path.is_dir() and not is_zarr(path) else path.parent if "*" in path.name else None
         if folder is None or not folder.is_dir():
             return {}
         found = {ending: list(folder.glob(f"*{ending}")) for ending in (".tlt", ".rawtlt", ".mdoc")}
