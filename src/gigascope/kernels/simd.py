@@ -279,6 +279,17 @@ def total(typing_context, a):  # type: ignore[no-untyped-def]
     return a.dtype(a), generate
 
 
+@intrinsic
+def zero_from(typing_context, a, end, value):  # type: ignore[no-untyped-def]
+    """0 in the lanes where a >= end, else those of `value`."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        beyond = builder.fcmp_ordered(">=", arguments[0], arguments[1])
+        return builder.select(beyond, ir.Constant(arguments[2].type, None), arguments[2])
+
+    return value(a, end, value), generate
+
+
 # minimax polynomials of 2^f on [-1/2, 1/2], in the relative error (Remez): 7.5e-8 and 3.1e-18 before rounding
 _EXP2 = {
     32: (1.0000000716495645, 0.6931469670484279, 0.24022119729050578, 0.055507132773533266, 0.009675541293247585,

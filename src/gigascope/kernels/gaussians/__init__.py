@@ -9,12 +9,14 @@ from gigascope.kernels.gaussians.op import (
     parameter_gradients,
     squared_sums,
 )
+from gigascope.kernels.gaussians.projection import max_projection
 
 __all__ = [
     "adam_",
     "count_pairs",
     "evaluate",
     "evaluate_points",
+    "max_projection",
     "moments",
     "parameter_gradients",
     "squared_sums",

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gigascope.kernels.gaussians.bins import members_of_tiles
 from gigascope.kernels.gaussians.cpu_adam import adam_, parameter_gradients
+from gigascope.kernels.gaussians.cpu_points import evaluate_at
 from gigascope.kernels.gaussians.frames import LOG2E_2, N_COLUMNS, WORK, open_interval, prepare, rows_of_plane
 from gigascope.kernels.parallel import inline_kernel, parallel_kernel
 from gigascope.kernels.simd import (
@@ -37,7 +38,7 @@ from gigascope.kernels.simd import (
     total,
 )
 
-__all__ = ["adam_", "count_pairs", "evaluate", "moments", "parameter_gradients", "squared_sums"]
+__all__ = ["adam_", "count_pairs", "evaluate", "evaluate_points", "moments", "parameter_gradients", "squared_sums"]
 
 # tile of the result along z and y: its Gaussians reach 5 tiles each at sigma 2, and a brick still has 64 tiles
 TILE_Z, TILE_Y = 8, 16
@@ -98,6 +99,14 @@ def squared_sums(
     sums = means.new_empty(means.shape[0])
     _squared_sums(frames, boxes, _numpy(weight), _counter(), sums.numpy(), work=_work(boxes))
     return sums
+
+
+def evaluate_points(
+    means: Tensor, log_scales: Tensor, quaternions: Tensor, amplitudes: Tensor, cuts: Tensor, points: Tensor
+) -> Tensor:
+    """See :func:`gigascope.kernels.gaussians.evaluate_points`; all contiguous."""
+    frames, boxes = frames_of(means, log_scales, quaternions, cuts, (1, 1, 1), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return evaluate_at(frames, boxes, _numpy(amplitudes), points.detach())
 
 
 def count_pairs(

@@ -58,23 +58,31 @@ def _frame(mean, log_scale, quaternion, cut, origin, spacing, shape, frame, box)
         sigma = math.exp(np.float64(log_scale[k]))
         for j in range(3):
             b[k, j] = r[j, k] / sigma * spacing[j]
-            r[j, k] = r[j, k] * sigma / spacing[j]
-    known = not math.isnan(reach)
-    for j in range(3):
-        frame[j] = (np.float64(mean[j]) - origin[j]) / spacing[j]
-        half = reach * math.sqrt(r[j, 0] * r[j, 0] + r[j, 1] * r[j, 1] + r[j, 2] * r[j, 2])
-        known = known and abs(frame[j]) < 1e15 and half < 1e15
-        # the margin is rounding; rows find their ends exactly
-        low = min(max(frame[j] - half * (1 + 1e-9) - 1e-9, -1.0), shape[j] + 1.0) if known else 0.0
-        high = min(max(frame[j] + half * (1 + 1e-9) + 1e-9, -1.0), shape[j] + 1.0) if known else 0.0
-        box[2 * j] = max(math.ceil(low), 0)
-        box[2 * j + 1] = max(min(math.floor(high) + 1, shape[j]), box[2 * j])
     _factorise(b, frame)
     frame[9] = reach * reach
-    if not known or not math.isfinite(frame[3] * frame[4] * frame[5]):
+    known = not math.isnan(reach) and math.isfinite(frame[3] * frame[4] * frame[5])
+    halves = half_sizes(frame)
+    for j in range(3):
+        frame[j] = (np.float64(mean[j]) - origin[j]) / spacing[j]
+        known = known and abs(frame[j]) < 1e15 and halves[j] < 1e15
+        # the margin is rounding; rows find their ends exactly
+        low = min(max(frame[j] - halves[j] * (1 + 1e-9) - 1e-9, -1.0), shape[j] + 1.0) if known else 0.0
+        high = min(max(frame[j] + halves[j] * (1 + 1e-9) + 1e-9, -1.0), shape[j] + 1.0) if known else 0.0
+        box[2 * j] = max(math.ceil(low), 0)
+        box[2 * j + 1] = max(min(math.floor(high) + 1, shape[j]), box[2 * j])
+    if not known:
         box[:] = -1
     elif reach <= 0:
         box[:] = 0
+
+
+@inline_kernel
+def half_sizes(frame):
+    """Half sizes (z, y, x) of the box around the cut ellipsoid, samples: the reach of d over all c within the cut."""
+    reach, g, a = math.sqrt(frame[9]), frame[6], frame[7]
+    z, y, x = reach / frame[3], reach / frame[4], reach / frame[5]
+    turn = (a * g - frame[8]) * z
+    return z, math.sqrt(y * y + g * g * z * z), math.sqrt(x * x + a * a * y * y + turn * turn)
 
 
 @inline_kernel
