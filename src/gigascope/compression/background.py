@@ -6,9 +6,10 @@ piece of the field is asked for, a voxel gets the same bits: its interpolation d
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -142,31 +143,33 @@ def _weights(n_cells: int, cell: int, origin: float, n: int, spacing: float) -> 
     return torch.from_numpy(low), torch.from_numpy((place - low).astype(np.float32))
 
 
-def cell_levels(slab: NDArray, cell: Sequence[int] = CELL) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Background level and spread of every cell of a layer of cells.
+def windows(n: int, cell: int) -> list[slice]:
+    """Voxels that speak for each cell along an axis of n: the cell's own, and for a last one that is cut the last
+    `cell` voxels, because a sliver may lie in the middle of an object.
+    """
+    return [slice(max(0, min(start, n - cell)), min(start + cell, n)) for start in range(0, n, cell)]
+
+
+def cell_columns(layer: NDArray, cell: Sequence[int] = CELL) -> NDArray[np.float32]:
+    """Statistics of every cell of a layer of cells.
 
     Parameters
     ----------
-    slab : (z, y, x) with z at most `cell[0]`, finite, integers or float32
+    layer : (z, y, x), the voxels that speak for the cells along z; finite, integers or float32
 
     Returns
     -------
-    levels, spreads : (ny, nx) float32, in the slab's unit
+    (6, ny, nx) float32 : minimum, maximum, mean, standard deviation, background level and its spread, in the unit of
+        the values
     """
-    _, n_y, n_x = grid_shape(slab.shape, cell)
-    step = 1.0 if slab.dtype.kind in "iu" else 0.0
-    levels, spreads = np.empty((n_y, n_x), np.float32), np.empty((n_y, n_x), np.float32)
-    for j in range(n_y):
-        row = slab[:, j * cell[1] : (j + 1) * cell[1]]
-        for i in range(n_x):
-            # stable is a radix sort for integers of 16 bits: 0.2 ms for a cell, quicksort takes four times that
-            kind = "stable" if slab.dtype.itemsize <= 2 else "quicksort"
-            values = np.sort(row[:, :, i * cell[2] : (i + 1) * cell[2]], axis=None, kind=kind)
-            found = background_level(values, step)
-            levels[j, i], spreads[j, i] = found.centre, found.spread
-    return levels, spreads
-
-
-def n_cells(shape: Sequence[int], cell: Sequence[int] = CELL) -> int:
-    """Cells of a volume."""
-    return math.prod(grid_shape(shape, cell))
+    rows, columns = windows(layer.shape[1], cell[1]), windows(layer.shape[2], cell[2])
+    step = 1.0 if layer.dtype.kind in "iu" else 0.0
+    # stable is a radix sort for integers of 16 bits: 0.2 ms for a cell, quicksort takes four times that
+    kind: Literal["stable", "quicksort"] = "stable" if layer.dtype.itemsize <= 2 else "quicksort"
+    found = np.empty((6, len(rows), len(columns)), np.float32)
+    for j, i in itertools.product(range(len(rows)), range(len(columns))):
+        values = np.sort(layer[:, rows[j], columns[i]], axis=None, kind=kind)
+        level = background_level(values, step)
+        mean, sd = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+        found[:, j, i] = values[0], values[-1], mean, sd, level.centre, level.spread
+    return found

@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-Values = TypeVar("Values")
 F64 = NDArray[np.float64]
 
 # A block of 4 x 6 x 6 is small enough to fit between neurites and has 27 degrees of freedom behind the filter.
@@ -55,14 +54,14 @@ class NoiseModel:
     offset: float
     read: float
 
-    def variance(self, v: Values) -> Values:
-        """Of values in the unit of the file, numpy, torch or a number; the same comes out."""
-        excess: Any = self.gain * (v - self.offset)  # type: ignore[operator]
-        return (excess + abs(excess)) / 2 + self.read**2  # type: ignore[no-any-return]
+    def variance(self, v: Any) -> Any:
+        """Of values in the unit of the file: a number, a numpy array or a tensor; the same comes out."""
+        excess = self.gain * (v - self.offset)
+        return (excess + abs(excess)) / 2 + self.read**2
 
-    def sd(self, v: Values) -> Values:
+    def sd(self, v: Any) -> Any:
         """Standard deviation; see :meth:`variance`."""
-        return self.variance(v) ** 0.5  # type: ignore[operator, no-any-return]
+        return self.variance(v) ** 0.5
 
 
 @dataclass
@@ -119,7 +118,7 @@ class PhotonTransfer:
     def fit(self) -> NoiseModel:
         """The line along the lower edge of the blocks."""
         found = np.concatenate(self._found, axis=1) if self._found else np.zeros((4, 0))
-        mean, variance, total, highest = found[:, found[3] < self._saturation(found[3])]
+        mean, variance, total, _ = found[:, found[3] < self._saturation(found[3])]
         floor = ROUNDING if self.integer else 0.0
         model = fit_line(mean, variance, np.full_like(mean, self.freedom), floor)
         # In a block that is half soma and half background the bright half makes the variance, with fewer degrees of
@@ -180,7 +179,8 @@ def fit_line(mean: F64, variance: F64, freedom: F64, floor: float) -> NoiseModel
     -------
     NoiseModel : with too few blocks, or all of them equal, of no gain and the least noise there can be
     """
-    smallest = max(floor, 1e-12 * float(np.square(mean).max(initial=0.0)), np.finfo(np.float32).tiny)
+    tiny = float(np.finfo(np.float32).tiny)
+    smallest = max(floor, 1e-12 * float(np.square(mean).max(initial=0.0)), tiny)
     centre, height, count = _lower_edge(mean, variance, freedom)
     if not centre.size:
         offset = float(mean.min()) if mean.size else 0.0

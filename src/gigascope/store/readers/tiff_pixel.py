@@ -1,4 +1,4 @@
-"""Pixel size of a TIFF: OME metadata, ImageJ's unit, or the resolution tags where they can be meant."""
+"""Pixel and voxel size of a TIFF: OME metadata, ImageJ's unit, or the resolution tags where they can be meant."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from gigascope.store.readers.units import NANOMETRES
 
 SMALLEST_NM, LARGEST_NM = 1e-3, 1e4  # beyond lies the resolution of a screen or a printer, not of a microscope
+LARGEST_VOLUME_NM = 1e7  # a centimetre, where the file says that it means the object
 _TAG_UNITS = {2: 25.4e6, 3: 10e6}  # inch, centimetre
 
 
@@ -32,18 +33,19 @@ def pixel_size_nm(tiff: Any) -> tuple[float | None, str]:
 
 
 def _ome(text: str) -> tuple[float, float] | None:
+    x, y = _ome_length(text, "X"), _ome_length(text, "Y")
+    return None if x is None or y is None else (x, y)
+
+
+def _ome_length(text: str, axis: str) -> float | None:
+    """Physical size of a pixel along an axis, nanometres."""
     import tifffile
 
     image = tifffile.xml2dict(text).get("OME", {}).get("Image", {})
     pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
-    sizes = []
-    for axis in "XY":
-        size = pixels.get(f"PhysicalSize{axis}")
-        unit = NANOMETRES.get(str(pixels.get(f"PhysicalSize{axis}Unit", "µm")))  # OME's default
-        if not isinstance(size, int | float) or unit is None:
-            return None
-        sizes.append(float(size) * unit)
-    return sizes[0], sizes[1]
+    size = pixels.get(f"PhysicalSize{axis}")
+    unit = NANOMETRES.get(str(pixels.get(f"PhysicalSize{axis}Unit", "µm")))  # OME's default
+    return float(size) * unit if isinstance(size, int | float) and unit is not None else None
 
 
 def _tags(tiff: Any) -> tuple[tuple[float, float] | None, str]:
@@ -56,8 +58,39 @@ def _tags(tiff: Any) -> tuple[tuple[float, float] | None, str]:
     origin = "the resolution tags"
     unit = _TAG_UNITS.get(int(tags["ResolutionUnit"].value)) if "ResolutionUnit" in tags else None
     if tiff.is_imagej and tiff.imagej_metadata:
-        name = str(tiff.imagej_metadata.get("unit", "")).replace("\\u00B5", "µ")
-        unit, origin = NANOMETRES.get(name), "ImageJ's calibration"
+        unit, origin = _imagej_unit(tiff.imagej_metadata), "ImageJ's calibration"
     if unit is None or min(density) <= 0:
         return None, origin
     return (unit / density[0], unit / density[1]), origin
+
+
+def voxel_size_um(tiff: Any) -> tuple[tuple[float | None, float | None, float | None], str]:
+    """Voxel size (z, y, x) in micrometres, None where it is not said; and where it came from, or why there is none.
+
+    Parameters
+    ----------
+    tiff : an open `tifffile.TiffFile`
+    """
+    if tiff.is_ome:
+        lateral, origin = _ome(tiff.ome_metadata), "the OME metadata"
+        depth = _ome_length(tiff.ome_metadata, "Z")
+    else:
+        lateral, origin = _tags(tiff)
+        depth = _imagej_spacing(tiff)
+    # resolution tags that no microscope's program wrote are often those of a screen or a printer
+    largest = LARGEST_VOLUME_NM if tiff.is_ome or tiff.is_imagej else LARGEST_NM
+    x, y = lateral or (None, None)
+    size = [None if s is None or not SMALLEST_NM <= s <= largest else s / 1e3 for s in (depth, y, x)]
+    return (size[0], size[1], size[2]), origin if any(size) else f"{origin} say no voxel size"
+
+
+def _imagej_spacing(tiff: Any) -> float | None:
+    """ImageJ's distance of planes, nanometres."""
+    facts = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
+    unit, spacing = _imagej_unit(facts), facts.get("spacing")
+    return float(spacing) * unit if unit is not None and isinstance(spacing, int | float) else None
+
+
+def _imagej_unit(facts: dict[str, Any]) -> float | None:
+    """Of length, in nanometres."""
+    return NANOMETRES.get(str(facts.get("unit", "")).replace("\\u00B5", "µ"))

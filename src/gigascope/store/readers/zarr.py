@@ -32,7 +32,7 @@ def open_zarr(path: str | Path, y_up: bool | None = None) -> TiltSeriesSource:
     UserError : not Zarr, damaged or incomplete metadata, another version, a plate, not three axes, no such array
     """
     found = open_image(Path(path), KEY)
-    path, array, axes, attributes = found.path, found.array, found.axes, found.attributes
+    path, array, attributes = found.path, found.array, found.attributes
     squeeze = _refuse_shape(found)
     shape = (int(array.shape[squeeze[0]]), int(array.shape[squeeze[1]]), int(array.shape[squeeze[2]]))
     dtype = np.dtype(array.dtype).newbyteorder("=")
