@@ -246,21 +246,24 @@ class Search:
         goal = math.log(max(1, wanted))
         for _ in range(most):
             place = self._next(goal)
-            if place is None or not self._try(place) or abs(self._nearest(goal)[1]) <= math.log1p(tolerance):
+            if place is None or self._span.at(place) in self._tried:
+                break
+            self._try(place)
+            if abs(self._nearest(goal)[1]) <= math.log1p(tolerance):
                 break
         setting, _ = self._nearest(goal)
         _, data, seconds = self._tried[setting]
         return Coded(self._codec, setting, data, seconds, wanted)
 
-    def _try(self, place: float) -> bool:
-        """Code at a place; false where that setting was tried before."""
+    def sizes(self) -> list[int]:
+        """Bytes of everything coded so far."""
+        return [len(data) for _, data, _ in self._tried.values()]
+
+    def _try(self, place: float) -> None:
         setting = self._span.at(place)
-        if setting in self._tried:
-            return False
         start = time.perf_counter()
         data = self._codec.encode(self._frame, setting)
         self._tried[setting] = place, data, time.perf_counter() - start
-        return True
 
     def _nearest(self, goal: float) -> tuple[float, float]:
         """Setting with the size nearest to exp(goal), and the logarithm of the ratio of both."""
@@ -283,12 +286,14 @@ class Search:
             step = min(max(abs(miss) / 9.0 * 1.3, 0.03), abs(end - place))
             return place + math.copysign(step, end - place)
         low, high = below[-1], above[0]
-        if high[0] <= low[0]:
-            # sizes that do not rise with the setting: the search has come down to the codec's own ripple
+        if high[0] - low[0] < 1e-4:
+            # a jump of the codec, or sizes that do not rise with the setting: come down to its own ripple
             return None
-        share = -low[1] / (high[1] - low[1])
         # never nearer than a tenth to either end, so that the interval shrinks on a curve with a corner
-        return low[0] + min(max(share, 0.1), 0.9) * (high[0] - low[0])
+        share = min(max(-low[1] / (high[1] - low[1]), 0.1), 0.9)
+        # on a step that was tried before, one between the neighbours may be left
+        places = (low[0] + part * (high[0] - low[0]) for part in (share, 0.5))
+        return next((p for p in places if self._span.at(p) not in self._tried), None)
 
 
 def at_bytes(codec: Codec, frame: Frame, wanted: int, tolerance: float = 0.01) -> Coded:

@@ -23,7 +23,8 @@ def encode_jpeg2000(frame: Frame, psnr: float) -> bytes:
 
     header = FrameHeader.of(frame)
     top, bits = _integer_levels(header)
-    images = header.levels(frame, top)
+    # 8 bits in a 16-bit image are taken for 16: the target would refer to 65535 again
+    images = header.levels(frame, top).astype(np.uint8 if bits == 8 else np.uint16)
 
     options: dict[str, Any] = {"level": psnr, "reversible": False, "bitspersample": bits, "codecformat": "j2k"}
 
