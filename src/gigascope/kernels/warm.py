@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gigascope.kernels import projector, tv, warp
+from gigascope.kernels import gaussians, projector, tv, warp
 
 
 def warm() -> None:
@@ -32,6 +32,17 @@ def warm() -> None:
         warp.resample(views, matrices, (4, 5), order)
         moving = views.clone().requires_grad_()
         warp.translate(moving, shifts, order)[0].sum().backward()
+
+    mixture = torch.ones(2, 3), torch.zeros(2, 3), torch.ones(2, 4), torch.ones(2), torch.full((2,), 3.0)
+    geometry = *mixture[:3], mixture[4]
+    leaves = [tensor.requires_grad_() for tensor in mixture[:4]]
+    gaussians.evaluate(*leaves, mixture[4], volume.shape).sum().backward()
+    gaussians.squared_sums(*geometry, volume)
+    gaussians.count_pairs(*geometry, volume.shape)
+    gaussians.evaluate_points(*mixture, torch.ones(2, 3))
+    parameters = [tensor.detach().clone() for tensor in leaves]
+    state = torch.zeros(2, 11), torch.zeros(2, 11), torch.zeros(2, dtype=torch.int32)
+    gaussians.adam_(*parameters, [torch.ones_like(tensor) for tensor in parameters], *state, (0.1, 0.1, 0.1, 0.1))
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ def evaluate(
 
     Returns
     -------
-    (z, y, x) like `means`. The terms of a sample are added in the order of the Gaussians, on a CPU the same to the bit
-    whatever the number of threads and, for a grid of the voxels, whatever part of it is asked for
+    (z, y, x) like `means`. The terms of a sample are added in the order of the Gaussians. On a CPU the values are the
+    same to the bit whatever the number of threads and, in float32 with spacing 1, whatever part of a grid is asked for
 
     Raises
     ------
