@@ -7,9 +7,9 @@ piece of the field is asked for, a voxel gets the same bits: its interpolation d
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 CELL = (32, 32, 32)
+# The level of a cell is that of the means of blocks of this size. Where there is less than a photon in a voxel the
+# median voxel has none, and the median of the voxels is below their mean by all of the background's light. On the bench
+# volume, with 10 photons, the level of blocks is as near to the truth as that of voxels.
+POOL = (2, 4, 4)
 
 # Values further from the level than this many spreads are taken for signal. 2.5 leaves 0.6 % of a normal noise out on
 # either side, which moves its median by 0.8 % of a standard deviation.
@@ -58,7 +62,7 @@ def lower_half_median(block: NDArray) -> float:
     return float(np.median(values[: max(1, values.size // 2)]))
 
 
-def background_level(values: NDArray, step: float = 0.0) -> Level:
+def background_level(values: NDArray) -> Level:
     """Level and spread of the background among values of background and brighter signal.
 
     Starts at the median of the lower half and clips what is further above the level than 2.5 spreads, until nothing
@@ -67,8 +71,6 @@ def background_level(values: NDArray, step: float = 0.0) -> Level:
     Parameters
     ----------
     values : (n,) sorted, n at least 1, finite
-    step : distance of the values that occur, 1 for integers: medians are then taken as of values spread evenly over
-        the steps, else the level of a faint background would jump from step to step
 
     Notes
     -----
@@ -76,13 +78,12 @@ def background_level(values: NDArray, step: float = 0.0) -> Level:
     signal only adds.
     """
     end = values.size
-    centre, below = _median(values, end // 2 or 1, step), 0
-    spread = 0.0
+    centre, spread = _median(values, end // 2 or 1), 0.0
     for _ in range(ROUNDS):
         below = int(np.searchsorted(values, centre, side="right"))
-        spread = MAD * max(0.0, centre - _median(values, max(1, below), step))
+        spread = MAD * max(0.0, centre - _median(values, max(1, below)))
         new_end = max(1, int(np.searchsorted(values, centre + CLIP * spread, side="right")))
-        new = _median(values, new_end, step)
+        new = _median(values, new_end)
         done = new_end == end and new == centre
         centre, end = new, new_end
         if done:
@@ -90,15 +91,10 @@ def background_level(values: NDArray, step: float = 0.0) -> Level:
     return Level(centre, spread, end / values.size)
 
 
-def _median(values: NDArray, end: int, step: float) -> float:
-    """Median of the first `end` sorted values; with a step, of values spread evenly over +- half of it."""
+def _median(values: NDArray, end: int) -> float:
+    """Median of the first `end` sorted values."""
     middle = (end - 1) // 2
-    if step == 0.0:
-        return (float(values[middle]) + float(values[end - 1 - middle])) / 2
-    value = values[middle]
-    first = int(np.searchsorted(values[:end], value, side="left"))
-    last = int(np.searchsorted(values[:end], value, side="right"))
-    return float(value) + step * ((end / 2 - first) / (last - first) - 0.5)
+    return (float(values[middle]) + float(values[end - 1 - middle])) / 2
 
 
 def interpolate(
@@ -155,21 +151,28 @@ def cell_columns(layer: NDArray, cell: Sequence[int] = CELL) -> NDArray[np.float
 
     Parameters
     ----------
-    layer : (z, y, x), the voxels that speak for the cells along z; finite, integers or float32
+    layer : (z, y, x), the voxels that speak for the cells along z; finite
 
     Returns
     -------
     (6, ny, nx) float32 : minimum, maximum, mean, standard deviation, background level and its spread, in the unit of
-        the values
+        the values; the spread is that of block means, times the root of a block's voxels
     """
     rows, columns = windows(layer.shape[1], cell[1]), windows(layer.shape[2], cell[2])
-    step = 1.0 if layer.dtype.kind in "iu" else 0.0
-    # stable is a radix sort for integers of 16 bits: 0.2 ms for a cell, quicksort takes four times that
-    kind: Literal["stable", "quicksort"] = "stable" if layer.dtype.itemsize <= 2 else "quicksort"
     found = np.empty((6, len(rows), len(columns)), np.float32)
     for j, i in itertools.product(range(len(rows)), range(len(columns))):
-        values = np.sort(layer[:, rows[j], columns[i]], axis=None, kind=kind)
-        level = background_level(values, step)
+        values = layer[:, rows[j], columns[i]]
+        means, voxels = pooled(values)
+        level = background_level(np.sort(means, axis=None))
         mean, sd = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-        found[:, j, i] = values[0], values[-1], mean, sd, level.centre, level.spread
+        found[:, j, i] = values.min(), values.max(), mean, sd, level.centre, math.sqrt(voxels) * level.spread
     return found
+
+
+def pooled(values: NDArray, pool: Sequence[int] = POOL) -> tuple[NDArray[np.float32], int]:
+    """Means of blocks, what is left over at the ends dropped, and the voxels of a block; smaller in a thin volume."""
+    block = [min(p, n) for p, n in zip(pool, values.shape)]
+    count = [n // b for n, b in zip(values.shape, block)]
+    cut = values[tuple(slice(0, c * b) for c, b in zip(count, block))]
+    cut = cut.reshape(count[0], block[0], count[1], block[1], count[2], block[2])
+    return cut.mean(axis=(1, 3, 5), dtype=np.float32), math.prod(block)
