@@ -78,3 +78,8 @@ def _rotation_steps(q: Tensor, quantiser: Quantiser) -> Tensor:
     width = 2 * half + 1
     least = ((members[..., 0] * width + members[..., 1]) * width + members[..., 2]).argmin(dim=0)
     return found.index_copy(0, open_rows, members[least, torch.arange(len(open_rows), device=q.device)])
+
+
+def rotation_values(quantiser: Quantiser) -> int:
+    """Number of values of a component of the quaternion."""
+    return 2 * _half(quantiser) + 1
