@@ -59,7 +59,8 @@ def allowed(path: Path) -> set[str]:
         "parallel": {"errors"},
         "stage": {"config", "errors", "stage", "runtime"},
         "registry": {"stage", "errors"},
-        "runtime": {"runtime", "store", "config", "stage", "registry", "errors"},
+        # the jobs of a scattered stage hand their items to workers
+        "runtime": {"runtime", "store", "config", "stage", "registry", "parallel", "errors"},
     }
     if own in rooms:
         return rooms[own]

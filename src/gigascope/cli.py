@@ -69,13 +69,24 @@ def run(
     time_limit_min: Annotated[
         float | None, typer.Option(help="Minutes until the job is ended; the stage saves and stops before.")
     ] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="Folder of the records of a scattered stage: run one job of it only.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="That job is the one which opens the work.")] = False,
+    round_: Annotated[int | None, typer.Option("--round", help="That job is a part of this round, from 0.")] = None,
+    part: Annotated[int | None, typer.Option(help="That job is this part, from 0.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; default: one per GPU, or as the CPUs allow.")
+    ] = None,
 ) -> None:
-    """Run one stage."""
-    from gigascope.runtime.run import run_stage
+    """Run one stage, or one job of a scattered stage."""
+    from gigascope.runtime.run import job_of, run_stage
 
     _log_to_stderr()
     limit = None if time_limit_min is None else time_limit_min * 60
-    run_stage(stage, config, _paths(input_), _paths(output), scratch=scratch, time_limit_s=limit)
+    job = job_of(records, open_, round_, part)
+    paths = _paths(input_), _paths(output)
+    run_stage(stage, config, *paths, scratch=scratch, time_limit_s=limit, job=job, workers=workers)
 
 
 @app.command()

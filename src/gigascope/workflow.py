@@ -24,18 +24,23 @@ from pydantic import Field, ValidationError
 from gigascope.config.dataset import Dataset, load_dataset
 from gigascope.config.section import Section, explain
 from gigascope.errors import EXIT_USER, UserError
-from gigascope.registry import get_stage
+from gigascope.registry import get_stage, stages
 from gigascope.runtime.plan import plan_stage
 from gigascope.runtime.raw_digest import raw_digests
 from gigascope.runtime.resources import Estimate
-from gigascope.stage import Stage
+from gigascope.stage import JobKind, Stage
+from gigascope.workflow_records import RecordRules
 
 # More than any stage makes use of; Snakemake takes it down to the machine's cores, a cluster profile to its own limit.
 MAX_THREADS = 32
+# A gather reads, compresses and hashes, which the disk limits.
+GATHER_THREADS = 4
 MEMORY_MARGIN = 1.2
 MIN_RUNTIME_MIN = 10
 # The numbers of metrics.json that are shown on the terminal when a run has ended.
 HEADLINES = {"tomography": ("start_error_px", "prealign_error_px", "alignment_error_px", "resolution_fsc_0.5")}
+# The key of a dataset's `inputs` that names its raw data.
+RAW_KEYS = {"tomography": "tilt_series", "compression": "volume"}
 # Folders under the results root that no dataset may be named after.
 RESERVED = {"scratch"}
 
@@ -141,13 +146,14 @@ class Workflow:
 
         Parameters
         ----------
-        rules : Snakemake's rules; those of a pipeline are named after it
+        rules : Snakemake's rules; those of a stage are named after it
         """
         found = []
         for name, dataset in self.datasets.items():
+            declared = {stage.name.replace(".", "_"): stage.key for stage in stages(dataset.pipeline)}
             for rule in rules:
-                pipeline, _, key = rule.name.partition("_")
-                if pipeline == dataset.pipeline and getattr(getattr(dataset, key), "enabled", True):
+                key = declared.get(rule.name)
+                if key is not None and getattr(getattr(dataset, key), "enabled", True):
                     found += [str(output.apply_wildcards({"dataset": name})) for output in rule.output]
         return found
 
@@ -175,6 +181,11 @@ class Workflow:
         """Input function: the raw files of a dataset."""
         return [str(path) for path in _for_snakemake(_raw_files)(self.datasets[wildcards.dataset])]
 
+    @functools.cached_property
+    def records(self) -> RecordRules:
+        """What the rules of scattered stages ask about their records."""
+        return RecordRules(self.results, self.datasets)
+
     # stages
 
     def plan(self, wildcards: Any) -> str:
@@ -182,20 +193,30 @@ class Workflow:
         dataset = self.datasets[wildcards.dataset]
         return _for_snakemake(_plan_text)(dataset, wildcards.stage, Path(self.results))
 
-    def threads(self, stage: str) -> int:
-        """Threads of a stage: many for one that computes, as GPU stages do on a CPU."""
-        return MAX_THREADS if get_stage(stage).gpu else 1
+    def threads(self, stage: str, job: JobKind | None = None) -> int | Callable[[Any], int]:
+        """Threads of a stage, or of a job of a scattered one: many where it computes, as GPU stages do on a CPU."""
+        declared = get_stage(stage)
+        many = MAX_THREADS if declared.gpu or declared.scatter is not None else 1
+        if declared.scatter is None or job is not None:
+            return many
+        return lambda wildcards: many if self.records.n_parts(stage, wildcards.dataset) == 1 else GATHER_THREADS
 
-    def resources(self, stage: str) -> dict[str, Callable[..., int]]:
-        """Memory (growing by half with each attempt), time limit in minutes, and GPUs of a stage."""
+    def resources(self, stage: str, job: JobKind | None = None) -> dict[str, Callable[..., int]]:
+        """Memory (growing by half with each attempt), time limit in minutes, and GPUs of a stage, or of a job of it."""
         declared = get_stage(stage)
 
-        def estimate(wildcards: Any) -> Estimate | None:
-            return _for_snakemake(_estimate)(self.datasets[wildcards.dataset], declared.name)
+        def kind(wildcards: Any) -> JobKind | None:
+            whole = declared.scatter is None or self.records.n_parts(stage, wildcards.dataset) == 1
+            return job or (None if whole else "gather")
 
-        def mem_mb(wildcards: Any, attempt: int) -> int:
+        def estimate(wildcards: Any) -> Estimate | None:
+            return _for_snakemake(_estimate)(self.datasets[wildcards.dataset], declared.name, kind(wildcards))
+
+        def mem_mb(wildcards: Any, attempt: int, threads: int = 1) -> int:
             needs = estimate(wildcards)
-            return 2000 if needs is None else math.ceil(MEMORY_MARGIN * needs.memory / 2**20 * 1.5 ** (attempt - 1))
+            n_processes = self._processes(declared, kind(wildcards), wildcards.dataset, threads)
+            memory = MEMORY_MARGIN * n_processes * (0 if needs is None else needs.memory)
+            return 2000 if needs is None else math.ceil(memory / 2**20 * 1.5 ** (attempt - 1))
 
         def runtime(wildcards: Any, attempt: int) -> int:
             needs = estimate(wildcards)
@@ -203,12 +224,23 @@ class Workflow:
             return max(MIN_RUNTIME_MIN, minutes) * attempt
 
         def gpu(wildcards: Any) -> int:
-            return gpus_asked(self.datasets[wildcards.dataset].device, self.gpus) if declared.gpu else 0
+            return self._gpus(declared, kind(wildcards), wildcards.dataset)
 
         return {"mem_mb": mem_mb, "runtime": runtime, "gpu": gpu}
 
-    def run(self, stage: str) -> str:
-        """Shell command of a stage; it can be copied out of Snakemake's log and repeated by hand.
+    def _gpus(self, stage: Stage, job: JobKind | None, dataset: str) -> int:
+        on_gpu = stage.gpu and (job is None or (stage.scatter is not None and job in stage.scatter.gpu))
+        return gpus_asked(self.datasets[dataset].device, self.gpus) if on_gpu else 0
+
+    def _processes(self, stage: Stage, job: JobKind | None, dataset: str, threads: int) -> int:
+        """Worker processes that a job will start, each of which needs the memory of one; see `choose_crew`."""
+        if stage.scatter is None or job in ("open", "gather"):
+            return 1
+        at_once = stage.scatter.at_once(getattr(self.datasets[dataset], stage.key), "cpu")
+        return max(1, self._gpus(stage, job, dataset) or threads // (stage.scatter.threads * at_once))
+
+    def run(self, stage: str, job: JobKind | None = None) -> str:
+        """Shell command of a stage, or of a job of it; it can be copied from Snakemake's log and repeated by hand.
 
         The time limit is named only inside a SLURM job: elsewhere nothing ends the stage at that time.
         """
@@ -218,9 +250,14 @@ class Workflow:
         # An array that is empty or holds one path: an optional input that is not there leaves no word behind.
         arrays = [f"{name}=({{input.{name}:q}})" for name in declared.optional_inputs]
         words += [f'"${{{{{name}[@]/#/--input={name}=}}}}"' for name in declared.optional_inputs]
-        words += [f"--output {name}={{output.{name}:q}}" for name in declared.outputs]
+        if job in (None, "gather"):
+            words += [f"--output {name}={{output.{name}:q}}" for name in declared.outputs]
         scratch = f"{self.results}/scratch".replace("{", "{{").replace("}", "}}").replace("'", "'\\''")
-        words += [f"--scratch '{scratch}'", "${{SLURM_JOB_ID:+--time-limit-min {resources.runtime}}}"]
+        words.append(f"--scratch '{scratch}'")
+        if declared.scatter is not None:
+            words.append(f"--records '{scratch}'/{{wildcards.dataset:q}}/{stage}.records")
+        words += {"open": ["--open"], "part": ["--round {wildcards.round} --part {wildcards.part}"]}.get(job or "", [])
+        words.append("${{SLURM_JOB_ID:+--time-limit-min {resources.runtime}}}")
         return " ".join([*[f"{array};" for array in arrays], *words, "> {log:q} 2>&1"])
 
 
@@ -299,10 +336,11 @@ def _dataset_files(patterns: str | tuple[str, ...]) -> list[Path]:
 
 def _absent_input(dataset: Dataset) -> str | None:
     """The input file of a dataset that is not there."""
-    series = dataset.inputs.tilt_series
-    if series is None or Path(series).exists() or (glob.has_magic(series) and glob.glob(series)):
+    key = RAW_KEYS.get(dataset.pipeline)
+    raw: str | None = None if key is None else getattr(dataset.inputs, key)
+    if raw is None or Path(raw).exists() or (glob.has_magic(raw) and glob.glob(raw)):
         return None
-    return series
+    return raw
 
 
 def _chain(dataset: Dataset, module: str) -> Any:
@@ -324,6 +362,9 @@ def _plan_text(dataset: Dataset, name: str, results: Path) -> str:
 
 
 @functools.cache
-def _estimate(dataset: Dataset, name: str) -> Estimate | None:
+def _estimate(dataset: Dataset, name: str, job: JobKind | None = None) -> Estimate | None:
     stage = get_stage(name)
-    return None if stage.estimate is None else stage.estimate(dataset, _chain(dataset, "plan").read_header(dataset))
+    function = stage.estimate
+    if job is not None and stage.scatter is not None and stage.scatter.estimate is not None:
+        function = functools.partial(stage.scatter.estimate, job=job)
+    return None if function is None else function(dataset, _chain(dataset, "plan").read_header(dataset))

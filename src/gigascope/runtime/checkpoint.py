@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -45,12 +45,20 @@ class Checkpoints:
     folder : where the checkpoints lie
     every_s : seconds between two saves
     deadline : `time.monotonic()` at which the job's time is up; none: no limit is known
+    stop : says that the job has to stop for a reason of others
     """
 
-    def __init__(self, folder: Path, every_s: float = EVERY_S, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every_s: float = EVERY_S,
+        deadline: float | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
         self._folder = folder
         self._every_s = every_s
         self._deadline = deadline
+        self._stop = stop
         self._last = time.monotonic()
         self.stop_requested = False
 
@@ -65,7 +73,11 @@ class Checkpoints:
     def out_of_time(self) -> bool:
         """The job was asked to stop, or its time is nearly up."""
         late = self._deadline is not None and time.monotonic() > self._deadline - RESERVE_S
-        return self.stop_requested or late
+        return self.stop_requested or late or (self._stop is not None and self._stop())
+
+    def inside(self, folder: Path) -> Checkpoints:
+        """Checkpoints of a piece of the work, in a folder of its own; they stop when these have to."""
+        return Checkpoints(folder, self._every_s, stop=lambda: self.out_of_time)
 
     def run(self, name: str, computation: Resumable[U_co]) -> Iterator[U_co]:
         """Updates of a computation, from its checkpoint if there is one, saving it now and then and at its end.

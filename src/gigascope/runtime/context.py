@@ -6,15 +6,19 @@ stores verified, given their completion records and renamed into place, all toge
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from gigascope.errors import Checkpointed, UserError
 from gigascope.runtime import rng
 from gigascope.runtime.checkpoint import Checkpoints, Resumable
 from gigascope.runtime.device import choose_device
@@ -24,10 +28,11 @@ from gigascope.stage import Kind, Stage
 if TYPE_CHECKING:
     import torch
 
-    from gigascope.store.create import ImageWriter
+    from gigascope.store.create import ImageWriter, StoreWriter
     from gigascope.store.open import StoreReader
 
 Computation = TypeVar("Computation", bound=Resumable[Any])
+T = TypeVar("T")
 
 
 class Context:
@@ -43,7 +48,10 @@ class Context:
     log : logger of the stage
     progress : wraps a loop and reports how far it is
     checkpoints : runs a resumable computation
+    work : of a scattered stage: what its parts share; see :mod:`gigascope.runtime.shared_work`
     """
+
+    work: Any
 
     def __init__(
         self,
@@ -70,9 +78,21 @@ class Context:
         self._inputs = dict(inputs)
         self._outputs = dict(outputs)
         self._readers: dict[str, StoreReader] = {}
-        self._writers: dict[str, ImageWriter] = {}
+        self._writers: dict[str, StoreWriter] = {}
         self._written: set[str] = set()
+        self._kept: dict[str, Any] = {}
+        self._keeping = threading.RLock()
         self.warnings: list[str] = []
+
+    def inside(self, folder: Path, work: Any) -> Context:
+        """The surroundings of one item of a scattered stage: checkpoints and warnings of its own, the rest shared."""
+        other = copy.copy(self)
+        other.work = work
+        other.scratch = folder
+        other.warnings = []
+        other.checkpoints = self.checkpoints.inside(folder)
+        other.progress = Progress(bar=False)
+        return other
 
     @functools.cached_property
     def device(self) -> torch.device:
@@ -87,6 +107,14 @@ class Context:
         """Say something the user should know; it also goes into the report."""
         self.log.warning("%s", message)
         self.warnings.append(message)
+
+    def kept(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` returned the first time in this process: costly set-up that the items of a stage share."""
+        with self._keeping:
+            if name not in self._kept:
+                self._kept[name] = make()
+            kept: T = self._kept[name]
+            return kept
 
     def solve(self, name: str, computation: Computation, *, what: str, total: int | None = None) -> Computation:
         """Run a resumable computation to its end: with progress, checkpoints, and from its checkpoint if there is one.
@@ -140,6 +168,20 @@ class Context:
         stores = [path for name, path in self._inputs.items() if kinds[name] is Kind.STORE]
         return [f"{path}: {problem}" for path in stores for problem in verify(path)]
 
+    @contextmanager
+    def blaming_inputs(self) -> Iterator[None]:
+        """A shard that was cut or altered fails somewhere deep in a codec: say which one."""
+        try:
+            yield
+        except (UserError, Checkpointed):
+            raise
+        except Exception as error:
+            damaged = self.damaged_inputs()
+            if not damaged:
+                raise
+            do = "Remove the damaged store and run snakemake again."
+            raise UserError(f"{'; '.join(damaged)}.", where=self.stage.name, do=do) from error
+
     # outputs
 
     def create(self, name: str, **image: Any) -> ImageWriter:
@@ -149,9 +191,22 @@ class Context:
         if self.stage.outputs[name] is not Kind.STORE:
             raise KeyError(f"{self.stage.name}: output {name} is no store")
         writer = create_image(self.scratch_path(name), name=name, **image)
+        self.adopt(name, writer)
+        return writer
+
+    def adopt(self, name: str, writer: StoreWriter) -> None:
+        """Take an unfinished store as the output of that name."""
         self._writers[name] = writer
         self._written.add(name)
-        return writer
+
+    def written(self, name: str) -> Any:
+        """The unfinished store of an output, as the `open` function of a scattered stage created it."""
+        return self._writers[name]
+
+    @property
+    def writers(self) -> Mapping[str, StoreWriter]:
+        """Unfinished stores by the name of their output."""
+        return self._writers
 
     def path(self, name: str) -> Path:
         """Scratch path at which to write the file output of that name."""
@@ -166,18 +221,20 @@ class Context:
 
     def scratch_path(self, name: str) -> Path:
         """Where an output is written before it is published."""
-        return self.scratch / "outputs" / self._outputs[name].name
+        store = self.stage.outputs[name] is Kind.STORE
+        return self.scratch / "outputs" / (f"{name}{Kind.STORE.value}" if store else self._outputs[name].name)
 
     def missing_outputs(self) -> Sequence[str]:
         """Outputs that the stage has not written."""
         return [name for name in self.stage.outputs if name not in self._written]
 
-    def finish(self, provenance: dict[str, Any]) -> None:
-        """Verify every store and give it its completion record, then move all outputs into place."""
+    def finish(self, provenance: dict[str, Any], check: Callable[[], None] = lambda: None) -> None:
+        """Verify every store and give it its completion record, `check`, and then move all outputs into place."""
         from gigascope.store.commit import finish, publish
 
         for writer in self._writers.values():
             finish(writer, {**provenance, "warnings": self.warnings})
+        check()
         publish([(self.scratch_path(name), path) for name, path in self._outputs.items()])
 
 

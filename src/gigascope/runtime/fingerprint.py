@@ -1,4 +1,4 @@
-"""Fingerprint of a stage's code: its function, and every gigascope module that it imports, directly or not.
+"""Fingerprint of a stage's code: its functions, and every gigascope module that they import, directly or not.
 
 Comments, docstrings and formatting do not count (the syntax tree is hashed); line ends, file times and neighbouring
 stages in the same module do not count either. Imports are read from the source, inside functions too, so nothing has to
@@ -16,11 +16,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gigascope
 
 # Runs every stage, and is handed to it rather than imported by it.
 RUNTIME = "gigascope.runtime.context"
+# Likewise for a scattered stage, which has several functions.
+SCATTERED = "gigascope.runtime.shared_work"
 # Draw progress bars and look at processes: another version of them changes no result.
 NOT_COUNTED = {"rich", "psutil"}
 
@@ -35,13 +38,17 @@ class Fingerprint:
 
 
 @functools.cache
-def fingerprint(function: Callable[..., None]) -> Fingerprint:
-    """Fingerprint of a stage function; see the module's description."""
-    tree = _strip(ast.parse(Path(inspect.getfile(function)).read_text(encoding="utf-8")))
-    own, imports = _function_closure(tree, function.__name__, function.__module__)
+def fingerprint(*functions: Callable[..., Any]) -> Fingerprint:
+    """Fingerprint of the functions of one stage; see the module's description."""
+    own = []
+    todo = [RUNTIME, *([SCATTERED] if len(functions) > 1 else [])]
+    for function in functions:
+        tree = _strip(ast.parse(Path(inspect.getfile(function)).read_text(encoding="utf-8")))
+        text, imports = _function_closure(tree, function.__name__, function.__module__)
+        own.append(text)
+        todo += imports
     modules: dict[str, str] = {}
     external: set[str] = set()
-    todo = [RUNTIME, *imports]
     while todo:
         name = todo.pop()
         # The package's own root holds the version and nothing that computes.
@@ -53,7 +60,7 @@ def fingerprint(function: Callable[..., None]) -> Fingerprint:
         digest, further = _module(name)
         modules[name] = digest
         todo.extend(further)
-    total = hashlib.sha256(own.encode())
+    total = hashlib.sha256("\n".join(own).encode())
     for name in sorted(modules):
         total.update(f"{name}={modules[name]}\n".encode())
     return Fingerprint(total.hexdigest()[:16], dict(sorted(modules.items())), _versions(external))

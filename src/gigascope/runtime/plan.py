@@ -41,6 +41,14 @@ class Plan:
         """The stage's validated section."""
         return stage.section.model_validate(self.config[stage.key])
 
+    def inputs_section(self) -> Any:
+        """The dataset's validated `inputs`, for a stage that reads raw files."""
+        from gigascope.config.dataset import PIPELINES
+
+        model = PIPELINES[self.stage.split(".")[0]].model_fields["inputs"].annotation
+        values = self.config.get("inputs")
+        return None if values is None or model is None else model.model_validate(values)
+
 
 def plan_stage(dataset: Dataset, stage: Stage, raw: dict[str, str] | None = None) -> Plan:
     """Plan a stage.
@@ -49,7 +57,7 @@ def plan_stage(dataset: Dataset, stage: Stage, raw: dict[str, str] | None = None
     ----------
     raw : quick digests of the raw input files by path, for a stage that reads them
     """
-    print_ = fingerprint(stage.function)
+    print_ = fingerprint(*stage.functions)
     return Plan(
         stage=stage.name,
         dataset=dataset.name,
@@ -83,7 +91,7 @@ def read_plan(path: Path, stage: Stage) -> Plan:
         raise UserError(
             f"is the config of {plan.stage} (version {version}), not of {stage.name} (version {VERSION}).", where=path
         )
-    now = fingerprint(stage.function)
+    now = fingerprint(*stage.functions)
     if plan.code != now.code or plan.packages != now.packages:
         raise UserError(
             "the code changed since this run was planned."

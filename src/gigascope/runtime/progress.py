@@ -21,11 +21,13 @@ class Progress:
     """Reports how far a stage is.
 
     On a terminal a bar is drawn; elsewhere (SLURM's logs) a line is written at most every 30 s; and `records`, a file
-    of JSON lines, grows beside the checkpoint, so that it outlives an attempt.
+    of JSON lines, grows beside the checkpoint, so that it outlives an attempt. Without `bar` a terminal gets lines too:
+    for a piece of work inside one that has a bar.
     """
 
-    def __init__(self, records: Path | None = None) -> None:
+    def __init__(self, records: Path | None = None, *, bar: bool = True) -> None:
         self._records = records
+        self._bar = bar
 
     def __call__(
         self, iterable: Iterable[T], *, what: str, unit: str = "step", total: int | None = None, done: int = 0
@@ -41,7 +43,7 @@ class Progress:
         """
         if total is None and hasattr(iterable, "__len__"):
             total = len(iterable)  # type: ignore[arg-type]
-        bar = _Bar(what, unit, total, done) if sys.stderr.isatty() else None
+        bar = _Bar(what, unit, total, done) if self._bar and sys.stderr.isatty() else None
         start = last_line = time.monotonic()
         last_record = 0.0
         count = done
@@ -63,7 +65,7 @@ class Progress:
             if bar is not None:
                 bar.close()
         spent = time.monotonic() - start
-        _log.info("%s: %d %ss in %.1f s", what, count - done, unit, spent)
+        _log.log(logging.INFO if self._bar else logging.DEBUG, "%s: %d %ss in %.1f s", what, count - done, unit, spent)
 
     def _record(self, what: str, unit: str, count: int, total: int | None, seconds: float, note: str) -> None:
         if self._records is None:

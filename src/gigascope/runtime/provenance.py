@@ -25,8 +25,9 @@ def record(
     device: str,
     seed: int,
     command: list[str],
+    **more: Any,
 ) -> dict[str, Any]:
-    """The provenance of a finished stage, as JSON values."""
+    """The provenance of a finished stage, as JSON values; `more` is added as it is."""
     return {
         "stage": stage,
         "dataset": dataset,
@@ -45,4 +46,5 @@ def record(
         "peak_memory_bytes": memory.peak_bytes(),
         "peak_gpu_memory_bytes": memory.peak_gpu_bytes(),
         "command": command,
+        **more,
     }

@@ -1,4 +1,4 @@
-"""Run one stage: plan, scratch folder, lock, stage function, commit."""
+"""Run one stage, or one job of a scattered one: plan, scratch folder, lock, stage function, commit."""
 
 from __future__ import annotations
 
@@ -11,21 +11,58 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gigascope.config.section import canonical_json
-from gigascope.errors import Checkpointed, UserError
+from gigascope.errors import UserError
 from gigascope.registry import get_stage
 from gigascope.runtime import lock, memory, provenance
 from gigascope.runtime.context import Context
 from gigascope.runtime.device import describe
 from gigascope.runtime.fingerprint import fingerprint
 from gigascope.runtime.plan import Plan, read_plan
-from gigascope.stage import Kind, Stage
+from gigascope.stage import JobKind, Kind, Stage
 
 STALE_S = 24 * 3600.0
 _log = logging.getLogger("gigascope.run")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a scattered stage.
+
+    Attributes
+    ----------
+    kind : which
+    records : folder of the records
+    round, part : of a part, from 0
+    """
+
+    kind: JobKind
+    records: Path
+    round: int = 0
+    part: int = 0
+
+
+def job_of(records: Path | None, opens: bool, round_: int | None, part: int | None) -> Job | None:
+    """The job that the options of the command line name; none: the whole stage.
+
+    Raises
+    ------
+    UserError : options that do not go together
+    """
+    mixed = (round_ is None) != (part is None) or (opens and part is not None)
+    if mixed or (records is None and (opens or part is not None)):
+        do = "Give --records DIR alone (the gather), with --open, or with --round R --part P."
+        raise UserError("these options name no job of a stage.", do=do)
+    if records is None:
+        return None
+    if round_ is not None and part is not None:
+        return Job("part", records, round_, part)
+    return Job("open" if opens else "gather", records)
 
 
 def run_stage(
@@ -36,8 +73,10 @@ def run_stage(
     *,
     scratch: Path | None = None,
     time_limit_s: float | None = None,
+    job: Job | None = None,
+    workers: int | None = None,
 ) -> None:
-    """Run a stage from its inputs to its committed outputs.
+    """Run a stage from its inputs to its committed outputs, or one job of a scattered stage.
 
     Parameters
     ----------
@@ -45,6 +84,8 @@ def run_stage(
     inputs, outputs : paths by name; a store by its folder or by its root `zarr.json`
     scratch : root of scratch folders; default: `.scratch` beside the outputs
     time_limit_s : the job ends after this time; the stage saves and stops before
+    job : which job of a scattered stage; none: the whole stage. A gather of a stage in one part is the whole stage
+    workers : worker processes of a scattered stage; none: one per GPU, or as the CPUs allow
 
     Raises
     ------
@@ -53,81 +94,118 @@ def run_stage(
     """
     begun = time.monotonic()
     stage = get_stage(name)
+    if job is not None and stage.scatter is None:
+        raise UserError(f"{name} is not scattered: it is one job.", do="Leave out --records.")
+    if job is not None and scratch is None:
+        raise UserError("jobs of a stage share a scratch folder.", do="Give its root with --scratch DIR.")
     plan = read_plan(config, stage)
     inputs = _named(stage.inputs, inputs, f"{name}: input", stage.optional_inputs)
-    outputs = _named(stage.outputs, outputs, f"{name}: output")
+    if job is None or job.kind == "gather":
+        outputs = _named(stage.outputs, outputs, f"{name}: output")
     root = scratch if scratch is not None else _common_parent(outputs.values()) / ".scratch"
+    deadline = None if time_limit_s is None else begun + time_limit_s
     with _explained(stage):
         digests = Context(stage, dataset=plan.dataset, inputs=inputs, outputs=outputs, scratch=root).input_digests()
         folder = _scratch_folder(root, plan, {k: v["digest"] for k, v in digests.items()})
-        with _emptied(folder), lock.held(folder):
-            _sweep(folder)
-            context = Context(
-                stage,
-                dataset=plan.dataset,
-                inputs=inputs,
-                outputs=outputs,
-                scratch=folder,
-                device=plan.device,
-                seed=plan.seed,
-                inputs_section=_inputs_section(plan),
-                deadline=None if time_limit_s is None else begun + time_limit_s,
-            )
-            _perform(context, plan, digests)
-            for checkpoint in folder.glob("*.checkpoint"):
-                checkpoint.unlink()
-            (folder / "progress.jsonl").unlink(missing_ok=True)
+        run = _Run(stage, plan, inputs, outputs, folder, digests, deadline)
+        with _emptied(folder):
+            if stage.scatter is not None:
+                _scattered(run, job, workers)
+            else:
+                with lock.held(folder):
+                    _sweep(folder)
+                    _perform(run)
     gpu = f", {memory.human_bytes(memory.peak_gpu_bytes())} on the GPU" if memory.peak_gpu_bytes() else ""
     peak = memory.human_bytes(memory.peak_bytes())
     _log.info("%s: done in %.1f s, peak memory %s%s", name, time.monotonic() - begun, peak, gpu)
 
 
-def _perform(context: Context, plan: Plan, digests: dict[str, dict[str, Any]]) -> None:
+@dataclass(frozen=True)
+class _Run:
+    """A stage with all that one run of it is about."""
+
+    stage: Stage
+    plan: Plan
+    inputs: Mapping[str, Path]
+    outputs: Mapping[str, Path]
+    folder: Path
+    digests: dict[str, dict[str, Any]]
+    deadline: float | None
+
+    def provenance(self, device: str, more: Mapping[str, Any]) -> dict[str, Any]:
+        """What the stores will say of this run."""
+        raw = {path: {"path": path, "digest": digest} for path, digest in self.plan.raw.items()}
+        return provenance.record(
+            stage=self.stage.name,
+            dataset=self.plan.dataset,
+            config=self.plan.config,
+            code=fingerprint(*self.stage.functions),
+            inputs={**self.digests, **raw},
+            device=device,
+            seed=self.plan.seed,
+            command=sys.argv,
+            **more,
+        )
+
+
+def _perform(run: _Run) -> None:
     """Call the stage function and commit what it wrote; on an error nothing but checkpoints is left."""
-    stage = context.stage
+    stage, plan, folder = run.stage, run.plan, run.folder
+    context = Context(
+        stage,
+        dataset=plan.dataset,
+        inputs=run.inputs,
+        outputs=run.outputs,
+        scratch=folder,
+        device=plan.device,
+        seed=plan.seed,
+        inputs_section=plan.inputs_section(),
+        deadline=run.deadline,
+    )
     context.checkpoints.listen()
-    _first_lines(context, plan)
-    written = context.scratch / "outputs"
+    device = describe(context.device) if stage.gpu else "CPU"
+    _first_lines(plan, device)
+    written = folder / "outputs"
     shutil.rmtree(written, ignore_errors=True)
     written.mkdir()
     try:
-        stage.function(context, plan.section(stage))
-        if context.missing_outputs():
-            raise RuntimeError(f"{stage.name} did not write {', '.join(context.missing_outputs())}")
-        context.finish(
-            provenance.record(
-                stage=stage.name,
-                dataset=plan.dataset,
-                config=plan.config,
-                code=fingerprint(stage.function),
-                inputs={**digests, **{path: {"path": path, "digest": d} for path, d in plan.raw.items()}},
-                device=describe(context.device) if stage.gpu else "CPU",
-                seed=plan.seed,
-                command=sys.argv,
-            )
-        )
-    except (UserError, Checkpointed):
-        raise
-    except Exception as error:
-        # A shard that was cut or altered fails somewhere deep in a codec: say which one.
-        damaged = context.damaged_inputs()
-        if damaged:
-            raise UserError(
-                f"{'; '.join(damaged)}.", where=stage.name, do="Remove the damaged store and run snakemake again."
-            ) from error
-        raise
+        with context.blaming_inputs():
+            stage.function(context, plan.section(stage))
+            if context.missing_outputs():
+                raise RuntimeError(f"{stage.name} did not write {', '.join(context.missing_outputs())}")
+            context.finish(run.provenance(device, {}))
     finally:
         shutil.rmtree(written, ignore_errors=True)
-        if not any(context.scratch.glob("*.checkpoint")):
-            (context.scratch / "progress.jsonl").unlink(missing_ok=True)
+        if not any(folder.glob("*.checkpoint")):
+            (folder / "progress.jsonl").unlink(missing_ok=True)
+    for checkpoint in folder.glob("*.checkpoint"):
+        checkpoint.unlink()
+    (folder / "progress.jsonl").unlink(missing_ok=True)
 
 
-def _inputs_section(plan: Plan) -> object:
-    from gigascope.config.dataset import PIPELINES
+def _scattered(run: _Run, job: Job | None, workers: int | None) -> None:
+    """Do one job of a scattered stage, or all of them; what is finished is kept on an error, in the work folder."""
+    from gigascope.runtime.scatter import ScatteredRun
 
-    model = PIPELINES[plan.stage.split(".")[0]].model_fields["inputs"].annotation
-    values = plan.config.get("inputs")
-    return None if values is None or model is None else model.model_validate(values)
+    stage, plan = run.stage, run.plan
+    if job is not None and job.kind == "gather" and stage.parts(plan.section(stage)) == 1:
+        job = None
+    records = None if job is None else job.records
+    scattered = ScatteredRun(
+        stage, plan, run.inputs, run.folder, record_folder=records, deadline=run.deadline, workers=workers
+    )
+    device = scattered.device(None if job is None else job.kind)
+    _first_lines(plan, device)
+    if job is None or job.kind == "open":
+        _sweep(run.folder)
+    if job is None:
+        scattered.whole(run.outputs, partial(run.provenance, device))
+    elif job.kind == "open":
+        scattered.open()
+    elif job.kind == "part":
+        scattered.part(job.round, job.part)
+    else:
+        scattered.gather(run.outputs, partial(run.provenance, device))
 
 
 def _named(
@@ -173,14 +251,15 @@ def _sweep(folder: Path) -> None:
     """Remove abandoned scratch folders of the same stage: another digest, untouched for a day."""
     stage = folder.name.rpartition("-")[0]
     for other in folder.parent.glob(f"{stage}-*"):
-        if other != folder and time.time() - max(p.stat().st_mtime for p in (other, *other.iterdir())) > STALE_S:
+        # The lock of a part that is at work lies one folder further down.
+        inside = (other, *other.iterdir(), *other.glob("*/*"))
+        if other != folder and time.time() - max(p.stat().st_mtime for p in inside) > STALE_S:
             _log.info("removing abandoned scratch folder %s", other)
             shutil.rmtree(other, ignore_errors=True)
 
 
-def _first_lines(context: Context, plan: Plan) -> None:
+def _first_lines(plan: Plan, device: str) -> None:
     packages = ", ".join(f"{name} {version}" for name, version in plan.packages.items())
-    device = describe(context.device) if context.stage.gpu else "CPU"
     _log.info(
         "%s of %s, code %s, device %s, seed %d; %s", plan.stage, plan.dataset, plan.code, device, plan.seed, packages
     )

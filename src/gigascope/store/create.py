@@ -193,7 +193,7 @@ def open_writer(path: Path) -> StoreWriter:
         image = record["image"]
         if image is None:
             return StoreWriter(path, group)
-        return ImageWriter(path, group, group["0"], image)  # type: ignore[arg-type]
+        return ImageWriter(path, group, writable_array(group, "0"), image)
     except (FileNotFoundError, KeyError, ValueError) as error:
         what = f"is no unfinished store ({error})."
         raise UserError(what, where=path, do="Remove it and start the stage again.") from error
@@ -221,6 +221,12 @@ def new_array(
         dimension_names=axes,
         overwrite=True,
     )
+
+
+def writable_array(group: zarr.Group, name: str) -> zarr.Array:
+    """An array that :func:`new_array` made, again: Zarr keeps what to do with chunks of zeros in the process only."""
+    array: zarr.Array = group[name]  # type: ignore[assignment]
+    return array.with_config({"write_empty_chunks": True})
 
 
 def plan_of(array: zarr.Array) -> ShardPlan:
