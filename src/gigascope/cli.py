@@ -1,4 +1,4 @@
-"""The command line: `gigascope init | check | run | stages | info | view | verify | doctor | schema | keys`.
+"""The command line: `gigascope init | check | run | view | info | decode | export | verify | doctor | stages | keys`.
 
 Only wiring; every command imports what it needs when it is called, so that help answers at once.
 """
@@ -145,6 +145,56 @@ def verify(
         print(f"{store}: {'; '.join(map(str, problems)) if problems else 'every shard is as it was written'}")
     if bad:
         raise UserError(f"{bad} of {len(stores)} stores are damaged.", do="Remove them and run snakemake again.")
+
+
+@app.command()
+def decode(
+    file: Annotated[Path, typer.Argument(help="Compressed volume (….gmix, or its folder form).")],
+    out: Annotated[
+        Path, typer.Argument(help="….zarr (OME-Zarr with its pyramid) or ….tif; of a projection ….png too.")
+    ],
+    roi: Annotated[
+        str | None, typer.Option(help="z0:z1,y0:y1,x0:x1 in voxels, last + 1; an end left out is the volume's.")
+    ] = None,
+    factor: Annotated[str, typer.Option(help="Coarser by 2, or by z,y,x such as 1,4,4: means over boxes.")] = "1",
+    channel: Annotated[int | None, typer.Option(help="Only this channel, from 0.")] = None,
+    time: Annotated[int | None, typer.Option(help="Only this time point, from 0.")] = None,
+    project: Annotated[str | None, typer.Option(help="max or mean along --axis, instead of the volume.")] = None,
+    axis: Annotated[str, typer.Option(help="Axis of the projection: z, y or x.")] = "z",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Decode a compressed volume, a region of it, a coarser one, or a projection."""
+    from gigascope.decode_cli import decode_file
+
+    options: dict[str, Any] = {"roi": roi, "factor": factor, "channel": channel, "time": time}
+    decode_file(file, out, **options, project=project, axis=axis, device=device, force=force)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="Compressed volume (….gmix, or its folder form).")],
+    out: Annotated[Path, typer.Argument(help="….ply or ….splat for viewers, ….parquet or ….csv for analysis.")],
+    roi: Annotated[
+        str | None, typer.Option(help="z0:z1,y0:y1,x0:x1 in voxels, last + 1: Gaussians whose mean is inside.")
+    ] = None,
+    channel: Annotated[int, typer.Option(help="Channel, from 0.")] = 0,
+    time: Annotated[int, typer.Option(help="Time point, from 0.")] = 0,
+    bake: Annotated[
+        bool, typer.Option("--bake", help="Refit so that no amplitude is negative, instead of leaving those out.")
+    ] = False,
+    gamma: Annotated[
+        float, typer.Option(help="Exponent of the grey of .ply and .splat; below 1 lifts the faint.")
+    ] = 0.5,
+    opacity: Annotated[float, typer.Option(help="Alpha of .ply and .splat at the 99th percentile.")] = 1.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; --bake computes.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Export the Gaussians of a compressed volume for viewers of splats, or as a table."""
+    from gigascope.decode_cli import export_file
+
+    look = {"gamma": gamma, "opacity": opacity}
+    export_file(file, out, roi=roi, channel=channel, time=time, bake=bake, look=look, device=device, force=force)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time as clock
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from gigascope.errors import UserError
 
 if TYPE_CHECKING:
-    from gigascope.compression.export import Appearance
     from gigascope.compression.volume import GaussianVolume
 
 VOLUME_SUFFIXES = (".zarr", ".tif", ".tiff")
@@ -71,7 +70,7 @@ def export_file(
     channel: int = 0,
     time: int = 0,
     bake: bool = False,
-    appearance: Appearance | None = None,
+    look: Mapping[str, float] | None = None,
     device: str = "auto",
     force: bool = False,
 ) -> None:
@@ -81,7 +80,7 @@ def export_file(
     ----------
     roi : as in :func:`decode_file`; Gaussians whose mean lies in it
     bake : refit the amplitudes so that none is negative, instead of leaving negative ones out
-    appearance : of .ply and .splat
+    look : `gamma` and `opacity` of :class:`gigascope.compression.export.Appearance`, for .ply and .splat
 
     Raises
     ------
@@ -103,7 +102,7 @@ def export_file(
         Mixture(*mixture.tensors[:3], mixture.amplitudes * volume.header.intensity[frame].scale), volume.voxel_size_um
     )
     notes = [f"gigascope export of {file.name}, time {time}, channel {channel}, micrometres"]
-    written = formats.export(out, found, appearance or formats.Appearance(), notes)
+    written = formats.export(out, found, formats.Appearance(**(look or {})), notes)
     dropped = len(found) - written
     for_viewers = out.suffix in (".ply", ".splat")
     print(f"wrote {out}: {written} Gaussians" + (f", {dropped} with negative amplitude left out" if dropped else ""))
