@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gigascope.compression.container import Header, Intensity, split, write_compact
 from gigascope.compression.mixture import Mixture
+from gigascope.compression.quantiser import Quantiser
 
 CELL = (32, 32, 32)
 
@@ -120,3 +124,29 @@ def dense_sum(mixture: Mixture, cuts: Tensor, places: Sequence[np.ndarray]) -> n
         m2 = (((grid[box] - mean) @ b.T) ** 2).sum(-1)
         total[box] += np.where(m2 < cut**2, a * np.exp(-m2 / 2), 0)
     return total
+
+
+def write_file(
+    path: Path,
+    rng: np.random.Generator,
+    n: int = 150,
+    shape: Sequence[int] = (2, 3, 40, 50, 70),
+    axes: Sequence[str] = ("t", "c", "z", "y", "x"),
+    **options: Any,
+) -> Path:
+    """A real compressed file of random frames with small bricks."""
+    n_frames = math.prod(shape[:-3])
+    header = Header(
+        axes=tuple(axes),
+        shape=tuple(shape),
+        intensity=tuple(Intensity(90.0 + f, 3000.0 + 100 * f) for f in range(n_frames)),
+        eps=(1e-3,) * n_frames,
+        brick=(32, 48, 64),
+        **{"dtype": "uint16", "voxel_size_um": (0.5, 0.2, 0.2), "quantiser": Quantiser(), **options},
+    )
+    bricks: dict[tuple[int, int, int, int], Mixture] = {}
+    for frame in range(n_frames):
+        bricks |= split(random_mixture(rng, n, shape[-3:]), header, frame)
+    backgrounds = rng.uniform(0.02, 0.12, (n_frames, *header.background_shape)).astype(np.float32)
+    write_compact(path, header, bricks, backgrounds)
+    return path
