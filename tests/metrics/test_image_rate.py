@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gigascope.metrics.rate import delta_rate, front, quality_at
+from gigascope.metrics.rate import delta_rate, front, quality_at, rate_at
 
 CURVE = [(10.0, 30.0), (21.0, 33.0), (39.0, 35.5), (83.0, 38.0), (150.0, 40.0)]
 
@@ -55,8 +55,12 @@ def test_points_beaten_in_both_are_left_out(rng: np.random.Generator) -> None:
     assert delta_rate(CURVE, falling).value == pytest.approx(0.0, abs=1e-12)
 
 
-def test_quality_at_a_rate_goes_through_the_points() -> None:
+def test_quality_at_a_rate_and_rate_at_a_quality_go_through_the_points() -> None:
     for rate, quality in CURVE:
         assert quality_at(CURVE, rate) == pytest.approx(quality)
+        assert rate_at(CURVE, quality) == pytest.approx(rate)
+    # a straight line of ln(rate) over the quality is met between the points too
+    assert rate_at([(math.exp(q), q) for q in (1.0, 2.0, 4.0)], 3.1) == pytest.approx(math.exp(3.1))
+    assert math.isnan(rate_at(CURVE, 41.0))
     assert 30.0 < quality_at(CURVE, 15.0) < 33.0
     assert math.isnan(quality_at(CURVE, 9.0))

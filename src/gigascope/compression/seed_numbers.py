@@ -41,7 +41,7 @@ def seed_numbers(
     Parameters
     ----------
     original, decoded : (z, y, x), units of the file
-    gate : voxels that its PSNR looks at
+    gate : voxels that its PSNR looks at; its own gate was trained to mark what is above 10 % of the range
     n_gaussians : N
     scale : max - min of the original, its peak
     nearest : its evaluator on this mixture (:func:`nearest_values`); none: only the decoded volume is measured
@@ -59,7 +59,7 @@ def seed_numbers(
         "seed_bpp": (8 * size / n_voxels, "bit/voxel", "Rate as VolMicro counts"),
     }
     points, (truth, values) = random_voxels(gate, (original, decoded), np.random.default_rng(seed))
-    about = f"at {len(points):,} random voxels of the gate"
+    about = f"at {len(points):,} random voxels of its gate"
     found["seed_psnr"] = (_psnr(truth, values, scale), "dB", f"PSNR as VolMicro samples it, {about}, decoded file")
     if nearest is not None:
         values = nearest(torch.from_numpy(points.astype(np.float32))).cpu().double().numpy()

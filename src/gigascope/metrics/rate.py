@@ -78,3 +78,11 @@ def quality_at(points: Sequence[tuple[float, float]], rate: float) -> float:
     if len(curve) < 2 or not curve[0, 0] <= rate <= curve[-1, 0]:
         return math.nan
     return float(PchipInterpolator(np.log(curve[:, 0]), curve[:, 1])(math.log(rate)))
+
+
+def rate_at(points: Sequence[tuple[float, float]], quality: float) -> float:
+    """Rate at a quality, its logarithm interpolated over the quality; NaN outside the points."""
+    curve = front(points)
+    if len(curve) < 2 or not curve[0, 1] <= quality <= curve[-1, 1]:
+        return math.nan
+    return math.exp(float(PchipInterpolator(curve[:, 1], np.log(curve[:, 0]))(quality)))
