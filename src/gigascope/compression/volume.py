@@ -211,7 +211,7 @@ class GaussianVolume:
         return self.sum_projection(axis) / np.float32(n)
 
     def sum_projection(self, axis: str = "z") -> NDArray[np.float32]:
-        """Sum along an axis over the voxels of the original, from the integrals of the Gaussians; float32."""
+        """Sum along an axis over voxels, from the integrals of the Gaussians; float32, before rounding and clipping."""
         from gigascope.compression.projections import sum_projection
 
         if self.factor != (1, 1, 1):
