@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 CELL = (32, 32, 32)
@@ -28,6 +29,9 @@ CLIP = 2.5
 # From the median of the lower quarter to the level is 1.15 standard deviations at the start and 0.67 at the end; the
 # level is then within 0.01 of them after 5 rounds, of a tenth of background among nine of signal after 12.
 ROUNDS = 12
+# A cell is filled by an object if it scatters this many times as much as the quieter cells. On the bench volume cells
+# of background reach 3.8 times as much, the two cells within somata 50 times.
+FILLED = 5.0
 # Standard deviations of a normal distribution in its median absolute deviation.
 MAD = 1.4826
 
@@ -176,3 +180,25 @@ def pooled(values: NDArray, pool: Sequence[int] = POOL) -> tuple[NDArray[np.floa
     cut = values[tuple(slice(0, c * b) for c, b in zip(count, block))]
     cut = cut.reshape(count[0], block[0], count[1], block[1], count[2], block[2])
     return cut.mean(axis=(1, 3, 5), dtype=np.float32), math.prod(block)
+
+
+def mended_levels(
+    levels: NDArray[np.float32], spreads: NDArray[np.float32], noise_sd: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Levels of the background alone: a cell that an object fills gets the level of the nearest that is not filled.
+
+    In a filled cell the darker half scatters by the object's own structure, far more than by noise. How much more it
+    does in cells of background differs from volume to volume (texture of tissue), so it is compared with that of the
+    quarter of the cells in which it is least.
+
+    Parameters
+    ----------
+    levels, spreads : (nz, ny, nx) of the cells
+    noise_sd : (nz, ny, nx) standard deviation of the noise at the levels
+    """
+    excess = spreads / noise_sd
+    filled = excess > FILLED * max(1.0, float(np.quantile(excess, 0.25)))
+    if not filled.any() or filled.all():
+        return levels
+    nearest = ndimage.distance_transform_edt(filled, return_distances=False, return_indices=True)
+    return np.ascontiguousarray(levels[tuple(nearest)])

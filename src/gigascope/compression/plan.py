@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gigascope.config.compression import Gate
 from gigascope.config.dataset import CompressionDataset
 from gigascope.runtime.resources import BASE_BYTES, Estimate
+from gigascope.stage import JobKind
 
 F32 = 4
 AXES = ("t", "c", "z", "y", "x")
@@ -65,7 +67,8 @@ def read_header(dataset: CompressionDataset) -> VolumeHeader:
     from gigascope.compression.source import open_volume
 
     source = open_volume(dataset.inputs, dataset.ingest)
-    return VolumeHeader(source.shape, str(source.dtype), source.voxel_size_um, tuple(source.notes))
+    z, y, x = (float(v or 1) for v in source.voxel_size_um)
+    return VolumeHeader(source.shape, str(source.dtype), (z, y, x), (*source.notes, *source.warnings))
 
 
 def estimate_ingest(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
@@ -76,9 +79,19 @@ def estimate_ingest(dataset: CompressionDataset, header: VolumeHeader) -> Estima
     return Estimate(BASE_BYTES + held, 0, 5 + header.n_voxels / 2e7, disk, 16, f"{header.shape} {header.dtype}")
 
 
+def gate_rounds(cfg: Gate) -> int:
+    """Rounds of a gate's items: see :data:`gigascope.compression.gate_rounds.ROUNDS`."""
+    return {"intensity": 1, "threshold": 5, "network": 7}[cfg.mode]
+
+
 def estimate_gate(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
-    """A few bricks at a time."""
+    """One region at a time."""
     held = 40 * 64 * 256 * 256
     return Estimate(
         BASE_BYTES + held, held, 5 + header.n_voxels / 5e6, header.n_voxels, 16, f"{header.shape} occupancy"
     )
+
+
+def estimate_gate_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
+    """One region at a time, whatever the job."""
+    return estimate_gate(dataset, header)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from gigascope.compression import plan
 from gigascope.config import compression as config
-from gigascope.stage import Kind, stage
+from gigascope.stage import Kind, Scatter, stage
 
 if TYPE_CHECKING:
     from gigascope.runtime.context import Context
+    from gigascope.runtime.parts import WorkPlan
 
 
 @stage(
@@ -50,6 +51,69 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     volume.attrs |= raw.attributes(facts, source)
 
 
+def open_gate(ctx: Context, cfg: config.Gate) -> WorkPlan:
+    """Measure how the background of each frame scatters, and lay out the gate."""
+    import numpy as np
+
+    from gigascope.compression import gate as science
+    from gigascope.compression.gate_rounds import ROUNDS
+    from gigascope.runtime.parts import WorkPlan
+
+    volume = ctx.open("volume")
+    image: dict[str, Any] = {"shape": volume.shape, "axes": volume.axes, "spacing": volume.spacing}
+    cut = science.gate_plan(volume.shape)
+    written = ctx.create("gate", dtype=np.uint8, **image, unit=volume.unit, plan=cut, window=(0.0, 1.0))
+    if cfg.mode != "intensity":
+        frames = science.evidence_of_frames(volume, cfg.smooth)
+        ctx.work.save(levels=np.stack([frame.levels for frame in frames]))
+        ctx.work.save(scatter=np.array([(frame.centre, frame.spread) for frame in frames]))
+        for name in ("candidates", "objects"):
+            ctx.work.create_array(name, volume.shape, np.uint8, plan=cut)
+    items = {"settle": range(1), "train": range(len(volume.attrs["range"]))}
+    regions = range(written.plan.n_shards)
+    return WorkPlan([items.get(name, regions) for name in ROUNDS[cfg.mode]])
+
+
+def gate_item(ctx: Context, cfg: config.Gate, item: int) -> None:
+    """What one round does to one region, or in one go for all of them."""
+    from gigascope.compression.gate_rounds import ROUNDS
+
+    regions = ctx.kept("regions", lambda: _gate_regions(ctx, cfg))
+    name = ROUNDS[cfg.mode][ctx.work.round]
+    if name == "sample":
+        regions.sample(ctx.work, item, ctx.random("points", item))
+    elif name == "train":
+        seed = int(ctx.random("network", item).integers(2**62))
+        training = regions.training(ctx.work, item, seed)
+        ctx.solve("network", training, what=f"network of frame {item}", total=cfg.network.steps)
+        regions.trained(ctx.work, training)
+    else:
+        getattr(regions, name)(ctx.work, item)
+
+
+def _gate_regions(ctx: Context, cfg: config.Gate) -> Any:
+    """The regions of the gate with all that their rounds need."""
+    from gigascope.compression import gate as science
+    from gigascope.compression import gate_rounds as rounds
+
+    volume, opened = ctx.open("volume"), ctx.work.opened
+    thresholds = rounds.Thresholds(cfg.seed_sd, cfg.grow_sd, cfg.min_voxels, cfg.dilate)
+    cut, array = science.gate_plan(volume.shape), volume.array()
+    if cfg.mode == "intensity":
+        levels = [low + cfg.intensity * (high - low) for low, high in volume.attrs["range"]]
+        return rounds.GateRegions(array, cut, thresholds, levels=levels)
+    frames = science.evidence_of_frames(volume, cfg.smooth, opened["levels"], opened["scatter"])
+    if cfg.mode == "threshold":
+        return rounds.GateRegions(array, cut, thresholds, frames)
+    from gigascope.compression.gate_network import Settings
+
+    of = cfg.network
+    settings = Settings(of.steps, of.batch, of.width, of.depth, of.lr)
+    size = (volume.spacing["z"], volume.spacing["y"], volume.spacing["x"])
+    network = rounds.Network(settings, None if of.tau == "f1" else of.tau, size, ctx.device)
+    return rounds.GateRegions(array, cut, thresholds, frames, network=network)
+
+
 @stage(
     "compression.gate",
     config.Gate,
@@ -57,7 +121,18 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     outputs={"gate": Kind.STORE},
     estimate=plan.estimate_gate,
     gpu=True,
+    scatter=Scatter(open_gate, gate_item, rounds=plan.gate_rounds, estimate=plan.estimate_gate_job, unit="region"),
 )
 def gate(ctx: Context, cfg: config.Gate) -> None:
     """Find the voxels that hold signal."""
-    raise RuntimeError("not yet")
+    from gigascope.compression import gate_rounds as rounds
+
+    written, volume = ctx.written("gate"), ctx.open("volume")
+    n_frames, last = len(volume.attrs["range"]), len(rounds.ROUNDS[cfg.mode]) - 1
+    counts = [ctx.work.metrics_of(n, last)["voxels"] for n in range(written.plan.n_shards)]
+    fractions = rounds.fractions(counts, volume.shape, n_frames)
+    written.attrs |= {"mode": cfg.mode, "fraction": fractions}
+    if cfg.mode == "network":
+        written.attrs["tau"] = [ctx.work.metrics_of(n, last - 1)["tau"] for n in range(n_frames)]
+    for message in rounds.warnings(fractions):
+        ctx.warn(message)
