@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gigascope.compression.background import CELL, cell_columns, mended_levels, windows
+from gigascope.compression.background import CELL, cell_columns, filled_cells, windows, without_objects
 from gigascope.compression.gate import Evidence, measured
 from gigascope.compression.gate_rounds import ROUNDS, GateRegions, Thresholds
 from gigascope.compression.noise import PhotonTransfer
@@ -25,7 +25,7 @@ def frame_evidence(volume: NDArray) -> Evidence:
     transfer = PhotonTransfer(volume.shape, integer=True)
     transfer.add(volume)
     noise = transfer.fit()
-    levels = mended_levels(cells[4], cells[5], noise.sd(cells[4]))
+    levels = without_objects(cells[4], filled_cells(cells[4], cells[5], noise.sd(cells[4])))
     return measured(Evidence(levels, noise, SIGMAS, volume.shape, integer=True), volume.__getitem__)
 
 

@@ -36,6 +36,9 @@ FILLED = 5.0
 MAD = 1.4826
 
 
+F32 = NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Level:
     """The level that most of the lower values scatter around.
@@ -182,10 +185,8 @@ def pooled(values: NDArray, pool: Sequence[int] = POOL) -> tuple[NDArray[np.floa
     return cut.mean(axis=(1, 3, 5), dtype=np.float32), math.prod(block)
 
 
-def mended_levels(
-    levels: NDArray[np.float32], spreads: NDArray[np.float32], noise_sd: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Levels of the background alone: a cell that an object fills gets the level of the nearest that is not filled.
+def filled_cells(levels: F32, spreads: F32, noise_sd: F32) -> NDArray[np.bool_]:
+    """Which cells an object fills, so that their level is not that of a background.
 
     In a filled cell the darker half scatters by the object's own structure, far more than by noise. How much more it
     does in cells of background differs from volume to volume (texture of tissue), so it is compared with that of the
@@ -193,11 +194,15 @@ def mended_levels(
 
     Parameters
     ----------
-    levels, spreads : (nz, ny, nx) of the cells
+    levels, spreads : (nz, ny, nx) of the cells; see :func:`cell_columns`
     noise_sd : (nz, ny, nx) standard deviation of the noise at the levels
     """
     excess = spreads / noise_sd
-    filled = excess > FILLED * max(1.0, float(np.quantile(excess, 0.25)))
+    return excess > FILLED * max(1.0, float(np.quantile(excess, 0.25)))
+
+
+def without_objects(levels: F32, filled: NDArray[np.bool_]) -> F32:
+    """Levels of the background alone: a cell that an object fills gets the level of the nearest that is not filled."""
     if not filled.any() or filled.all():
         return levels
     nearest = ndimage.distance_transform_edt(filled, return_distances=False, return_indices=True)

@@ -17,7 +17,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gigascope.compression.background import CELL, background_level, grid_shape, interpolate, mended_levels
+from gigascope.compression.background import (
+    CELL,
+    background_level,
+    filled_cells,
+    grid_shape,
+    interpolate,
+    without_objects,
+)
 from gigascope.compression.noise import ROUNDING, NoiseModel
 from gigascope.store.plan import Region, ShardPlan
 
@@ -136,8 +143,8 @@ def evidence_of_frames(
     if levels is None:
         cells, grid = volume.table("cells"), (n_frames, *grid_shape(shape))
         found, spreads = cells["background"].reshape(grid), cells["spread"].reshape(grid)
-        mended = [mended_levels(a, b, model.sd(a)) for a, b, model in zip(found, spreads, noise)]
-        levels = np.stack(mended).astype(np.float32)
+        alone = [without_objects(a, filled_cells(a, b, m.sd(a))) for a, b, m in zip(found, spreads, noise)]
+        levels = np.stack(alone).astype(np.float32)
     integer = volume.dtype.kind in "iu"
     frames = [Evidence(np.ascontiguousarray(a), model, sigmas, shape, integer) for a, model in zip(levels, noise)]
     if scatter is not None:

@@ -15,7 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gigascope.compression.background import CELL, background_level, cell_columns, windows
+from gigascope.compression.background import (
+    CELL,
+    background_level,
+    cell_columns,
+    windows,
+)
 from gigascope.compression.noise import NoiseModel, PhotonTransfer
 from gigascope.errors import UserError
 from gigascope.store.readers.volume import VolumeSource

@@ -67,8 +67,8 @@ def read_header(dataset: CompressionDataset) -> VolumeHeader:
     from gigascope.compression.source import open_volume
 
     source = open_volume(dataset.inputs, dataset.ingest)
-    z, y, x = (float(v or 1) for v in source.voxel_size_um)
-    return VolumeHeader(source.shape, str(source.dtype), (z, y, x), (*source.notes, *source.warnings))
+    depth, height, width = (float(v or 1) for v in source.voxel_size_um)
+    return VolumeHeader(source.shape, str(source.dtype), (depth, height, width), (*source.notes, *source.warnings))
 
 
 def estimate_ingest(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
