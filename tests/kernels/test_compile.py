@@ -23,6 +23,8 @@ POINTERS = {
 TARGET = ("cuda", 90, 32)
 LAUNCHED = {"_project", "_backproject"}
 LAUNCHED |= {"_gradient", "_gradient_adjoint", "_dual_step", "_primal_step", "_data_step", "_tv_norm", "_data_misfit"}
+LAUNCHED |= {"_prepare", "_reject", "_evaluate", "_raw_moments", "_raw_squares", "_add_moments", "_add_squares"}
+LAUNCHED |= {"_parameter_gradients", "_adam", "_evaluate_points"}
 LAUNCHED |= {"_filter", "_scatter_rows", "_shift_sums", "_translate", "_resample"}
 
 
@@ -61,12 +63,14 @@ class Compiling:
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the kernels that were compiled; those that kernels call stay as they are."""
+    from gigascope.kernels.gaussians import cuda as gaussians
+    from gigascope.kernels.gaussians import cuda_adam, cuda_bins, cuda_points
     from gigascope.kernels.projector import cuda as projector
     from gigascope.kernels.tv import cuda as tv
     from gigascope.kernels.warp import cuda as warp
 
     seen: list[str] = []
-    for module in (projector, tv, warp):
+    for module in (projector, tv, warp, gaussians, cuda_adam, cuda_bins, cuda_points):
         for name in LAUNCHED & set(vars(module)):
             monkeypatch.setattr(module, name, Compiling(getattr(module, name), seen))
     return seen
@@ -75,6 +79,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("shape", "n_s"), [((64, 96, 256), 96), ((1, 1, 1), 1)])
 def test_every_triton_kernel_compiles(compiled, shape, n_s):
+    from gigascope.kernels.gaussians import cuda as gaussians
     from gigascope.kernels.projector import cuda as projector
     from gigascope.kernels.tv import cuda as tv
     from gigascope.kernels.warp import cuda as warp
@@ -100,4 +105,16 @@ def test_every_triton_kernel_compiles(compiled, shape, n_s):
     for order in (1, 3):
         warp.translate(views, shifts, order, mask)
         warp.resample(views, matrices, (4, 5), order, 2, mask)
+    n, grid = n_t, ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    mixture = torch.zeros(n, 3), torch.zeros(n, 3), torch.ones(n, 4), torch.ones(n), torch.ones(n)
+    geometry, sums = (*mixture[:3], mixture[4]), torch.zeros(n, 10)
+    gaussians.evaluate(*mixture, shape, *grid)
+    gaussians.moments(*geometry, u, *grid)
+    gaussians.squared_sums(*geometry, u, *grid)
+    gaussians.count_pairs(*geometry, shape, *grid)
+    gaussians.evaluate_points(*mixture, torch.zeros(n, 3))
+    gradients = gaussians.parameter_gradients(*mixture[1:4], sums)
+    state = torch.zeros(n, 11), torch.zeros(n, 11), torch.zeros(n, dtype=torch.int32)
+    ranges = (0.9, 0.99), 1e-12, (0.0, 1.0), (0.0,) * 6
+    gaussians.adam_(*mixture[:4], gradients, *state, (0.1,) * 4, *ranges)
     assert set(compiled) == LAUNCHED

@@ -21,8 +21,8 @@ def test_triton_kernels_agree_with_the_reference_in_the_interpreter(repository):
     triton, numpy = (Version(version(name)) for name in ("triton", "numpy"))
     if triton < Version("3.7") and numpy >= Version("2.4"):
         pytest.skip(f"the interpreter of triton {triton} cannot count loops with numpy {numpy}: needs triton 3.7")
-    tests = Path(__file__).with_name("test_cuda.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
+    tests = sorted(str(path) for path in Path(__file__).parent.glob("test*_cuda.py"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     finished = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=600)
     print(finished.stdout, finished.stderr)

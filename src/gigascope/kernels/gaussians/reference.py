@@ -144,7 +144,8 @@ def _kernel(
     """Whitened coordinates (P, 3) and phi (P,) of one Gaussian, float64."""
     d = points.double() - means[i].double()
     y = d @ rotations(quaternions[i : i + 1].double())[0] / log_scales[i].double().exp()
-    m, end = y.square().sum(1), cuts[i].double() ** 2
+    m, cut = y.square().sum(1), cuts[i].double()
+    end = cut * cut.abs()
     return y, torch.where(m >= end, 0.0, torch.where(m < end, torch.exp(-m / 2), torch.nan))
 
 
