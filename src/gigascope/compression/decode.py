@@ -27,6 +27,7 @@ from gigascope.kernels import gaussians
 
 if TYPE_CHECKING:
     from gigascope.compression.container import Gmix
+    from gigascope.compression.corrected import CorrectedBricks
 
 BrickIndex = tuple[int, int, int]
 
@@ -72,6 +73,17 @@ class Decoder:
         self._bricks: OrderedDict[tuple[int, BrickIndex, Factor], tuple[Mixture, Tensor]] = OrderedDict()
         self._cached = 0
         self._lock = threading.Lock()
+        # a part of the mixture is not what the residual layer corrects
+        self._corrected: CorrectedBricks | None = None
+        if gmix.residual is not None and least_energy is None:
+            from gigascope.compression.corrected import CorrectedBricks
+
+            self._corrected = CorrectedBricks(self)
+
+    @property
+    def exact(self) -> bool:
+        """Whether voxels at full resolution are corrected by a residual layer."""
+        return self._corrected is not None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -106,8 +118,8 @@ class Decoder:
         ShapeError : a frame or region that does not exist
         """
         roi = self._checked(frame, roi, factor)
-        if self.gmix.residual is not None and factor == (1, 1, 1):
-            return self._corrected(frame, roi)
+        if self._corrected is not None and factor == (1, 1, 1):
+            return self._corrected.region(frame, roi)
         return self._in_file_units(frame, self.field(frame, roi, factor))
 
     def field(self, frame: int, roi: Box, factor: Factor = (1, 1, 1)) -> Tensor:
@@ -229,10 +241,6 @@ class Decoder:
         total = gaussians.evaluate_points(*mixture.tensors, cuts, local)
         grid = self.gmix.background(frame).to(self.device)
         return total + resolution.background_at(grid, self.gmix.header.cell, local)
-
-    def _corrected(self, frame: int, roi: Box) -> Tensor:
-        """A region of a file with a residual layer: whole bricks, corrected, cropped."""
-        raise NotImplementedError
 
     def _in_file_units(self, frame: int, values: Tensor) -> Tensor:
         intensity = self.gmix.header.intensity[frame]

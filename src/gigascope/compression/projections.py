@@ -71,7 +71,7 @@ def sum_projection(decoder: Decoder, frame: int, axis: str, roi: Box | None = No
     box = roi or _whole(decoder.shape)
     lengths = [b.stop - b.start for b in box]
     pixels = [n for k, n in enumerate(lengths) if k != along]
-    if decoder.gmix.residual is not None:
+    if decoder.exact:
         return _sum_of_voxels(decoder, frame, along, box)
     picture = np.zeros(pixels)
     corner = [b.start for k, b in enumerate(box) if k != along]
