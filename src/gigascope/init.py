@@ -13,6 +13,8 @@ from gigascope.errors import UserError
 
 # The module of a pipeline that looks at raw data: `look(input, overrides) -> (values, notes)`.
 LOOKS = {"tomography": "gigascope.tomography.look", "compression": "gigascope.compression.look"}
+# The key of `inputs` that names the raw data.
+RAW_KEYS = {"tomography": "tilt_series", "compression": "volume"}
 
 
 def write_dataset(
@@ -40,7 +42,7 @@ def write_dataset(
     values: dict[str, Any] = {"pipeline": pipeline, "name": name}
     if raw is not None:
         # wrong settings are said before the data is opened
-        parse_dataset(merge({**values, "inputs": {"tilt_series": raw}}, overrides), where="--set")
+        parse_dataset(merge({**values, "inputs": {RAW_KEYS[pipeline]: raw}}, overrides), where="--set")
     found, notes = importlib.import_module(LOOKS[pipeline]).look(raw, overrides)
     values = merge(merge(values, found), overrides)
     parse_dataset(values, where="--set" if settings else str(raw))

@@ -256,7 +256,7 @@ class Training:
             loss.backward()
             self._optimiser.step()
             self.step += 1
-            yield f"loss {float(loss):.4f}"
+            yield f"loss {loss.item():.4f}"
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on."""
