@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gigascope.compression import resolution
 from gigascope.compression.background import interpolate
+from gigascope.compression.grey_values import to_grey_values_
 from gigascope.compression.indexing import Box
 from gigascope.compression.mixture import Mixture
 from gigascope.compression.resolution import Factor
@@ -120,16 +121,18 @@ class Decoder:
         roi = self._checked(frame, roi, factor)
         if self._corrected is not None and factor == (1, 1, 1):
             return self._corrected.region(frame, roi)
-        return self._in_file_units(frame, self.field(frame, roi, factor))
-
-    def field(self, frame: int, roi: Box, factor: Factor = (1, 1, 1)) -> Tensor:
-        """(z, y, x) float32, background and Gaussians in units of the scale; no residual."""
         origin = resolution.coarse_centre([r.start for r in roi], factor)
         shape = [r.stop - r.start for r in roi]
         mixture, cuts = self.mixture(frame, roi, factor)
         spacing = tuple(float(f) for f in factor)
-        total = gaussians.evaluate(*mixture.tensors, cuts, shape, origin, spacing)
-        return total.add_(self.background(frame, roi, factor))
+        sums = gaussians.evaluate(*mixture.tensors, cuts, shape, origin, spacing)
+        if self.device.type != "cpu" or factor != (1, 1, 1):
+            return self._in_file_units(frame, sums.add_(self.background(frame, roi, factor)))
+        header, intensity = self.gmix.header, self.gmix.header.intensity[frame]
+        corner = [r.start for r in roi]
+        grid = self.gmix.background(frame)
+        to_grey_values_(sums, grid, header.cell, corner, intensity.offset, intensity.scale)
+        return sums
 
     def background(self, frame: int, roi: Box, factor: Factor = (1, 1, 1)) -> Tensor:
         """(z, y, x) float32 background in units of the scale."""

@@ -174,7 +174,7 @@ def background_means(
     values = grid
     # x last, so that the largest pass runs along contiguous rows
     for axis in range(3):
-        first, weights = _interpolation(grid.shape[axis], cell[axis], origin[axis], shape[axis], factor[axis])
+        first, weights = cell_weights(grid.shape[axis], cell[axis], origin[axis], shape[axis], factor[axis])
         column = [1] * 3
         column[axis] = -1
         total: Tensor | None = None
@@ -207,7 +207,7 @@ def background_at(grid: Tensor, cell: Sequence[int], points: Tensor) -> Tensor:
     return values.reshape(points.shape[:-1])
 
 
-def _interpolation(n: int, cell: int, origin: int, length: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
+def cell_weights(n: int, cell: int, origin: int, length: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """First cell (length,) and weights (length, k) float32 of the mean over `factor` fine samples of linear weights.
 
     k depends on cell and factor only, so that the sums have the same terms wherever a region begins.
