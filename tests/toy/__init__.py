@@ -27,7 +27,7 @@ pipeline: toy
 name: {name}
 seed: 5
 smooth: {{parts: {parts}}}
-pick: {{parts: {parts}}}
+pick: {{parts: {parts}, sweeps: {sweeps}}}
 """
 
 _REGISTRY = '\nMODULES["toy"] = ("gigascope.toy.stages",)\n'
@@ -47,7 +47,6 @@ _WORKFLOW = '\nHEADLINES["toy"] = ()\n'
 @contextmanager
 def installed() -> Iterator[None]:
     """The toy chain as `gigascope.toy` of this process."""
-    sys.path_importer_cache.clear()
     package = HERE / "chain"
     spec = importlib.util.spec_from_file_location(
         "gigascope.toy", package / "__init__.py", submodule_search_locations=[str(package)]

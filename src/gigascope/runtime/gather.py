@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gigascope.errors import Checkpointed, UserError
+from gigascope.errors import Checkpointed
 from gigascope.runtime import lock
 from gigascope.runtime.checkpoint import Checkpoints
 from gigascope.runtime.context import Context
-from gigascope.runtime.items import Workplace, read_part
-from gigascope.runtime.opened import OUTPUTS, altered, load_bytes, restore
+from gigascope.runtime.items import Workplace, read_round
+from gigascope.runtime.opened import OUTPUTS, altered, lost, restore
 from gigascope.runtime.records import AGAIN, ItemRecord, PartRecord, Unusable
 from gigascope.runtime.shared_work import GatherWork, History
 from gigascope.store.checksum import read_checksums, shard_files
@@ -62,7 +62,7 @@ class Gather:
         context.warnings += self._history.opened.warnings
         context.warnings += [w for part in self._parts for item in part.items for w in item.warnings]
         self._restore(context)
-        with refusing_altered(self._place, self._history, self._parts), context.blaming_inputs():
+        with refusing_altered(self._place, self._history, lambda: self._parts), context.blaming_inputs():
             stage.function(context, self._place.plan.section(stage))
             if context.missing_outputs():
                 raise RuntimeError(f"{stage.name} did not write {', '.join(context.missing_outputs())}")
@@ -74,8 +74,7 @@ class Gather:
 
     def _read_parts(self) -> None:
         for number in range(len(self._history.opened.plan.rounds)):
-            follows = self._history.follows[number]
-            found = [read_part(self._place, follows, number, part) for part in range(self._place.parts)]
+            found = read_round(self._place, self._history, number)
             self._history.add(item for record in found for item in record.items)
             self._parts += found
 
@@ -134,29 +133,25 @@ def problems(folder: Path, items: Sequence[ItemRecord], *, by_size: bool = False
     """What is wrong with the files of each item, if anything; `by_size` leaves the checksums of shards to others."""
 
     def problem(item: ItemRecord) -> str | None:
-        try:
-            if item.saved is not None:
-                load_bytes(folder, item.saved)
-        except UserError as error:
-            return str(error)
-        return next(filter(None, (altered(folder, shard, by_size=by_size) for shard in item.shards)), None)
+        found = [lost(folder, item.saved)] if item.saved is not None else []
+        found += [altered(folder, shard, by_size=by_size) for shard in item.shards]
+        return next(filter(None, found), None)
 
     with ThreadPoolExecutor(_HASH_THREADS) as pool:
         return list(pool.map(problem, items))
 
 
 @contextmanager
-def refusing_altered(place: Workplace, history: History, parts: Sequence[PartRecord] | None = None) -> Iterator[None]:
-    """Where something fails that reads what parts left: look whether that is as they left it, and say so if not."""
+def refusing_altered(
+    place: Workplace, history: History, parts: Callable[[], Sequence[PartRecord]], errors: type[Exception] = Exception
+) -> Iterator[None]:
+    """Where one of `errors` comes up: look whether all is as the parts left it, and say so if not."""
     try:
         yield
     except Checkpointed:
         raise
-    except Exception:
-        if parts is None:
-            known = range(history.n_rounds)
-            parts = [read_part(place, history.follows[r], r, part) for r in known for part in range(place.parts)]
-        refuse_altered(place, history, parts)
+    except errors:
+        refuse_altered(place, history, parts())
         raise
 
 
@@ -178,7 +173,7 @@ def _refuse(place: Workplace, wrong: Sequence[tuple[PartRecord, str]]) -> None:
     if wrong:
         part, problem = wrong[0]
         more = f", and {len(wrong) - 1} more of the like" if len(wrong) > 1 else ""
-        what = f"{problem.removesuffix('.')} (part {part.part} of round {part.round}){more}."
+        what = f"{problem} (part {part.part} of round {part.round}){more}."
         raise Unusable(what, where=place.folder, do=AGAIN)
 
 

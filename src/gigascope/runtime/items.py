@@ -140,11 +140,12 @@ def catch_up(history: History, place: Workplace, rounds: int) -> None:
         done again
     """
     while history.n_rounds < rounds:
-        number = history.n_rounds
-        found: list[ItemRecord] = []
-        for part in range(place.parts):
-            found += read_part(place, history.follows[number], number, part).items
-        history.add(found)
+        history.add(item for record in read_round(place, history, history.n_rounds) for item in record.items)
+
+
+def read_round(place: Workplace, history: History, round_: int) -> list[PartRecord]:
+    """Records of all parts of a round, compared with what they have to be; raises as :func:`catch_up` does."""
+    return [read_part(place, history.follows[round_], round_, part) for part in range(place.parts)]
 
 
 def read_part(place: Workplace, follows: str, round_: int, part: int) -> PartRecord:

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gigascope.config.section import canonical_json
-from gigascope.errors import ShapeError, UserError
+from gigascope.errors import ShapeError
 from gigascope.runtime.parts import WorkPlan
-from gigascope.runtime.records import PLAN, Saved, Unusable, Written, write_atomically
+from gigascope.runtime.records import AGAIN, PLAN, Saved, Unusable, Written, write_atomically
 from gigascope.store.checksum import file_digest, store_files
 from gigascope.store.commit import json_value
 from gigascope.store.create import StoreWriter, create_store, open_writer
@@ -92,10 +92,10 @@ class Opened:
             saved = {name: Saved(**s) for name, s in values["saved"].items()}
             opened = cls(WorkPlan.of(values["plan"]), saved, stores, tuple(values["warnings"]))
         except FileNotFoundError:
-            raise Unusable("this work folder is not open.", where=folder, do="Start snakemake again.") from None
+            raise Unusable("this work folder is not open.", where=folder, do=AGAIN) from None
         except (ValueError, KeyError, TypeError) as error:
             what = f"the plan of this work folder is damaged ({error})."
-            raise Unusable(what, where=folder / PLAN, do="Start snakemake again.") from None
+            raise Unusable(what, where=folder / PLAN, do=AGAIN) from None
         return opened, hashlib.sha256(text.encode()).hexdigest()
 
     def problem(self, folder: Path) -> str | None:
@@ -103,15 +103,9 @@ class Opened:
         for name, store in self.stores.items():
             if missing := [file for file in store.metadata if not (folder / name / file).is_file()]:
                 return f"{name}/{missing[0]} is missing"
-            for file in store.files:
-                if why := altered(folder, file):
-                    return why
-        for saved in self.saved.values():
-            try:
-                load_bytes(folder, saved)
-            except UserError as error:
-                return str(error)
-        return None
+            if problems := list(filter(None, (altered(folder, file) for file in store.files))):
+                return problems[0]
+        return next(filter(None, (lost(folder, saved) for saved in self.saved.values())), None)
 
 
 def store_as_opened(folder: Path, name: str, attrs: Mapping[str, Any]) -> OpenedStore:
@@ -185,31 +179,36 @@ def append_arrays(folder: Path, file: str, arrays: Mapping[str, ArrayLike]) -> S
     return Saved(file, offset, len(data), hashlib.sha256(data).hexdigest())
 
 
-def load_bytes(folder: Path, saved: Saved) -> bytes:
-    """The bytes of saved arrays.
+def load_arrays(folder: Path, saved: Saved) -> dict[str, NDArray]:
+    """Saved arrays by name.
 
     Raises
     ------
     Unusable : missing, cut short or altered
     """
-    path = folder / saved.file
-    place = f"{path}, bytes {saved.offset} to {saved.offset + saved.bytes}"
+    data, why = _read(folder, saved)
+    if why is not None:
+        raise Unusable(f"{why}.", where=folder, do=AGAIN)
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def lost(folder: Path, saved: Saved) -> str | None:
+    """What is wrong with saved arrays, if anything."""
+    return _read(folder, saved)[1]
+
+
+def _read(folder: Path, saved: Saved) -> tuple[bytes, str | None]:
     try:
-        with path.open("rb") as file:
+        with (folder / saved.file).open("rb") as file:
             file.seek(saved.offset)
             data = file.read(saved.bytes)
     except FileNotFoundError:
-        raise Unusable("is missing.", where=path, do="Start snakemake again.") from None
-    if hashlib.sha256(data).hexdigest() != saved.sha256:
-        word = "cut short" if len(data) < saved.bytes else "altered"
-        raise Unusable(f"what was saved here was {word}.", where=place, do="Start snakemake again.")
-    return data
-
-
-def load_arrays(folder: Path, saved: Saved) -> dict[str, NDArray]:
-    """Saved arrays by name; raises as :func:`load_bytes` does."""
-    with np.load(io.BytesIO(load_bytes(folder, saved)), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        return b"", f"{saved.file} is missing"
+    if hashlib.sha256(data).hexdigest() == saved.sha256:
+        return data, None
+    word = "cut short" if len(data) < saved.bytes else "altered"
+    return data, f"{saved.file} was {word} (bytes {saved.offset} to {saved.offset + saved.bytes})"
 
 
 def altered(folder: Path, written: Written, *, by_size: bool = False) -> str | None:

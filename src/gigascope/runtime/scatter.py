@@ -14,6 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,7 +25,7 @@ from gigascope.runtime import opened as files
 from gigascope.runtime.checkpoint import Checkpoints
 from gigascope.runtime.device import choose_device, describe
 from gigascope.runtime.gather import Gather, Provenance, problems, refusing_altered
-from gigascope.runtime.items import Workplace, catch_up, hold, work_on
+from gigascope.runtime.items import Workplace, catch_up, hold, read_round, work_on
 from gigascope.runtime.opened import Opened, output_name
 from gigascope.runtime.parts import WorkPlan
 from gigascope.runtime.plan import Plan
@@ -93,7 +94,7 @@ class ScatteredRun:
         history = self._history()
         catch_up(history, self._place, round_)
         n_items = len(history.opened.plan.share(round_, part, self.parts))
-        with refusing_altered(self._place, history), Pool(self._crew(n_items), self._stop) as pool:
+        with self._refusing_altered(history), Pool(self._crew(n_items), self._stop) as pool:
             hold(self._place, history, self._stop)
             self._part(history, pool, round_, part)
 
@@ -108,7 +109,7 @@ class ScatteredRun:
             self._open()
             history = self._history()
             most = max((len(items) for items in history.opened.plan.rounds), default=0)
-            with refusing_altered(self._place, history), Pool(self._crew(most), self._stop) as pool:
+            with self._refusing_altered(history), Pool(self._crew(most), self._stop) as pool:
                 hold(self._place, history, self._stop)
                 for round_ in range(self.rounds):
                     done = [self._part(history, pool, round_, part) for part in range(self.parts)]
@@ -213,6 +214,14 @@ class ScatteredRun:
         if self.stage.scatter is None:
             raise RuntimeError(f"{self.stage.name} is not scattered")
         return self.stage.scatter
+
+    def _refusing_altered(self, history: History) -> AbstractContextManager[None]:
+        """Have the parts done again whose results an item could not use."""
+
+        def parts() -> list[PartRecord]:
+            return [record for r in range(history.n_rounds) for record in read_round(self._place, history, r)]
+
+        return refusing_altered(self._place, history, parts, Unusable)
 
     def _stop(self) -> bool:
         return self.checkpoints.out_of_time

@@ -161,6 +161,9 @@ class SharedArray:
         if taken := [file for file in touched if self._history.shard(file) is not None]:
             raise RuntimeError(f"{taken[0]} was written in an earlier round; a shard has one writer")
         with disk_errors(self._root, block.nbytes):
+            # At the end of an array Zarr would read the shard first, which a killed or altered attempt may have left.
+            for file in touched:
+                (self._history.folder / file).unlink(missing_ok=True)
             self._array[slices] = block
         for file in touched:
             digest = file_digest(self._history.folder, file)
