@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from gigascope.compression import resolution
+from gigascope.compression.container import Gmix
 from gigascope.compression.decode import Decoder, decode_region, to_dtype
 from gigascope.compression.mixture import Mixture
 from gigascope.errors import ShapeError
 
-from .compressed import CELL, InMemory, dense_sum, random_file, random_mixture
+from .compressed import CELL, InMemory, dense_sum, random_file, random_mixture, write_file
 
 SHAPE = (70, 100, 130)
 
@@ -184,3 +186,37 @@ def test_a_frame_without_gaussians_is_its_background() -> None:
     file = InMemory([Mixture.empty()], (40, 40, 40), torch.full((1, 2, 2, 2), 0.25))
     assert torch.equal(decode_region(file, 0, whole((40, 40, 40))), torch.full((40, 40, 40), 90 + 0.25 * 3000))
     assert Decoder(file).points(0, torch.zeros(2, 3)).tolist() == [840.0, 840.0]
+
+
+def test_a_region_reads_the_chunks_of_the_bricks_that_reach_it(rng: np.random.Generator, tmp_path: Path) -> None:
+    """A7: of 64 bricks of some kilobytes at most 27, rounded up to whole chunks."""
+    path = write_file(tmp_path / "a.gmix", rng, 40_000, (128, 192, 256), "zyx")
+    chunk = 32_768
+    for _ in range(5):
+        gmix = Gmix(path)
+        corner = [int(rng.integers(0, n - 16)) for n in (128, 192, 256)]
+        z, y, x = (slice(c, c + 16) for c in corner)
+        before = gmix.bytes_read
+        decode_region(gmix, 0, (z, y, x))
+        touched = gmix.touching(0, (z, y, x))
+        assert 0 < len(touched) <= 27
+        allowed = sum((-(-(gmix.payload_bytes(0, index) - 1) // chunk) + 1) * chunk for index in touched)
+        assert 0 < gmix.bytes_read - before <= allowed
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: run it where torch sees one")
+@pytest.mark.parametrize("factor", [(1, 1, 1), (2, 2, 2), (1, 2, 4)])
+def test_gpu_decodes_regions_as_the_whole_and_as_the_cpu(
+    rng: np.random.Generator, factor: tuple[int, int, int]
+) -> None:
+    file = random_file(rng, shape=SHAPE)
+    shape = Decoder(file).coarse_shape(factor)
+    there = Decoder(file, "cuda").region(0, whole(shape), factor)
+    for _ in range(10):
+        roi = random_region(rng, shape)
+        assert torch.equal(decode_region(file, 0, roi, factor=factor, device="cuda"), there[roi])
+    here = Decoder(file).region(0, whole(shape), factor)
+    assert (there.cpu() - here).abs().max() <= 1e-5 * file.header.intensity[0].scale
+    points = torch.rand(100, 3) * (torch.tensor(SHAPE) - 1)
+    values = [Decoder(file, device).points(0, points).cpu() for device in ("cpu", "cuda")]
+    assert (values[0] - values[1]).abs().max() <= 1e-5 * file.header.intensity[0].scale
