@@ -194,7 +194,9 @@ def _client(crew: Crew) -> Iterator[Any]:
     }
     # Its import set a level of its own.
     logging.getLogger("distributed").setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory(prefix="gigascope-dask-") as folder, dask.config.set(settings):
+    # Dask changes the environment of this process too, each time that it starts a worker.
+    environment = _environment(crew.threads if crew.processes > 1 else None)
+    with tempfile.TemporaryDirectory(prefix="gigascope-dask-") as folder, dask.config.set(settings), environment:
         common = {
             "threads_per_worker": crew.at_once,
             "dashboard_address": "127.0.0.1:0",
@@ -210,8 +212,7 @@ def _client(crew: Crew) -> Iterator[Any]:
 
             # Whoever reaches the scheduler can run code as this user, and a node of a cluster has other users.
             common |= {"host": "127.0.0.1", "protocol": "tls://", "security": Security.temporary()}
-            with _environment(crew.threads):
-                cluster = _gpu_cluster(crew, common) if crew.gpus else LocalCluster(crew.processes, **common)
+            cluster = _gpu_cluster(crew, common) if crew.gpus else LocalCluster(crew.processes, **common)
         with cluster, Client(cluster) as client:
             if crew.processes > 1:
                 client.run(_prepare, logging.getLogger().level)
