@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from gigascope.kernels import parallel, projector, tv, warp
+from gigascope.kernels import gaussians, parallel, projector, tv, warp
 from gigascope.kernels.dispatch import backend
 
 
 def test_importing_the_ops_loads_neither_numba_nor_triton():
     code = (
-        "import sys, gigascope.kernels.projector, gigascope.kernels.tv, gigascope.kernels.warp\n"
+        "import sys\n"
+        "from gigascope.kernels import gaussians, projector, tv, warp\n"
         "print(sorted({'numba', 'triton'} & set(sys.modules)))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -62,7 +63,11 @@ def call_from_threads() -> None:
     def work(seed: int) -> tuple[torch.Tensor, ...]:
         volume = torch.randn(8, 20, 40, generator=torch.Generator().manual_seed(seed))
         views = projector.project(volume, angles, 20)
+        means = volume.reshape(-1, 64)[:, :3] + 4
+        mixture = means, 0.3 * means, volume.reshape(-1, 64)[:, 3:7], means[:, 0], torch.full((len(means),), 3.0)
         return (
+            gaussians.evaluate(*mixture, (8, 20, 40)),
+            gaussians.moments(*mixture[:3], mixture[4], volume),
             views,
             projector.backproject(views, angles, (8, 20)),
             tv.gradient(volume),

@@ -41,6 +41,14 @@ def test_evaluate_agrees_with_the_reference(rng, grid):
     assert (found - reference.evaluate(*mix, *grid)).abs().max() <= 1e-5
 
 
+def test_part_of_a_grid_is_the_same_to_the_bit(rng):
+    mix, shape = mixture(rng, 25, (6, 12, 18)).to(DEVICE), (6, 12, 18)
+    whole = cuda.evaluate(*mix, shape, (0.0,) * 3, (1.0,) * 3)
+    for low, high in (((1, 3, 5), (6, 12, 18)), ((2, 0, 7), (3, 12, 9))):
+        part = cuda.evaluate(*mix, [b - a for a, b in zip(low, high)], low, (1.0,) * 3)
+        assert torch.equal(part, whole[tuple(slice(a, b) for a, b in zip(low, high))])
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_sums_agree_with_the_reference(rng, draw, grid):
     mix, upstream = mixture(rng, 25, (6, 12, 18)), draw(*grid[0])

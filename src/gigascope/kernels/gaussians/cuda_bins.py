@@ -22,7 +22,7 @@ from gigascope.kernels.gpu import n_blocks, on_device_of
 
 # 4 x 8 x 8 samples: one warp holds a tile, a row of x per thread
 TILE = (4, 8, 8)
-# columns of a frame, float64: nu (3), s (3), g, a, b, cut^2, B = diag(1 / sigma) R^T diag(spacing) (9)
+# columns of a frame, float64, those of `frames.py`: nu (3), s (3), g, a, b, cut^2, Q (9)
 FRAME = 19
 # columns of the coefficients, float32: nu - anchor (3), sqrt(k) s (3), g, a, b, k cut^2, k = log2(e) / 2
 COEFFICIENTS = 16
@@ -210,7 +210,8 @@ def _prepare(
         tl.store(c + j, (nu - anchor).to(tl.float32), mask=ok)
         tl.store(anchors + 4 * i + j, tl.where(anchor == anchor, anchor, 0.0).to(tl.int32), mask=ok)
     _store_columns(f + 3, (s_z, s_y, s_x, g, a, b, cut * tl.abs(cut)), ok)
-    _store_columns(f + 10, (b_1z, b_1y, b_1x, b_2z, b_2y, b_2x, b_3z, b_3y, b_3x), ok)
+    q = (r_1 / s_z, p_1, q_1, r_2 / s_z, p_2, q_2, r_3 / s_z, p_3, q_3)
+    _store_columns(f + 10, q, ok)
     _store_columns(c + 3, (s_z * _ROOT, s_y * _ROOT, s_x * _ROOT, g, a, b, cut * tl.abs(cut) * _LOG2E_2), ok)
 
 
@@ -225,7 +226,7 @@ def _reject(
     frames, owners, tiles, n_pairs, n, tiles_y, tiles_x, Z: tl.constexpr, Y: tl.constexpr, X: tl.constexpr,
     P: tl.constexpr
 ):  # fmt: skip
-    """Pairs whose tile the ellipsoid misses get tile n: |B (t - nu)| - sum of h |B_j| > cut."""
+    """Pairs whose tile the ellipsoid misses get tile n: |c| at its centre less its reach is above the cut."""
     p = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P)
     ok = p < n_pairs
     tile = tl.load(tiles + p, mask=ok, other=0)
@@ -233,12 +234,11 @@ def _reject(
     d_z = tile // (tiles_x * tiles_y) * Z + (Z - 1) * 0.5 - tl.load(f)
     d_y = tile // tiles_x % tiles_y * Y + (Y - 1) * 0.5 - tl.load(f + 1)
     d_x = tile % tiles_x * X + (X - 1) * 0.5 - tl.load(f + 2)
-    square, reach_z, reach_y, reach_x = d_z * 0, d_z * 0, d_z * 0, d_z * 0
-    for k in tl.static_range(3):
-        b_z, b_y, b_x = tl.load(f + 10 + 3 * k), tl.load(f + 11 + 3 * k), tl.load(f + 12 + 3 * k)
-        y_k = b_z * d_z + b_y * d_y + b_x * d_x
-        square += y_k * y_k
-        reach_z, reach_y, reach_x = reach_z + b_z * b_z, reach_y + b_y * b_y, reach_x + b_x * b_x
-    reach = tl.sqrt(reach_z) * ((Z - 1) * 0.5) + tl.sqrt(reach_y) * ((Y - 1) * 0.5)
-    reach += tl.sqrt(reach_x) * ((X - 1) * 0.5) + tl.sqrt(tl.load(f + 9))
+    s_z, s_y, s_x = tl.load(f + 3), tl.load(f + 4), tl.load(f + 5)
+    g, a, b = tl.load(f + 6), tl.load(f + 7), tl.load(f + 8)
+    c_z, c_y, c_x = s_z * d_z, s_y * (d_y + g * d_z), s_x * (d_x + a * d_y + b * d_z)
+    # what a step along each axis changes c by: columns of the triangular factor
+    reach = tl.sqrt(s_z * s_z + s_y * s_y * g * g + s_x * s_x * b * b) * ((Z - 1) * 0.5) + s_x * ((X - 1) * 0.5)
+    reach += tl.sqrt(s_y * s_y + s_x * s_x * a * a) * ((Y - 1) * 0.5) + tl.sqrt(tl.load(f + 9))
+    square = c_z * c_z + c_y * c_y + c_x * c_x
     tl.store(tiles + p, n, mask=ok & (tl.sqrt(square) > reach * (1 + 1e-9)))
