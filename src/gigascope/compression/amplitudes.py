@@ -18,11 +18,15 @@ from gigascope.compression.region import Region
 DAMPING = 1e-3
 
 
-def solve_amplitudes(region: Region, mixture: Mixture, iterations: int = 8, nonneg: bool = False) -> Mixture:
-    """The mixture with the amplitudes that fit the region best, started from its own.
+def solve_amplitudes(
+    region: Region, mixture: Mixture, iterations: int = 8, nonneg: bool = False, start: Tensor | None = None
+) -> Mixture:
+    """The mixture with the amplitudes that fit the region best; the squared error falls with every iteration.
 
     Parameters
     ----------
+    mixture : its amplitudes tell where each Gaussian ends
+    start : (N,) amplitudes to begin with; None: the mixture's
     iterations : of conjugate gradients, preconditioned by the energies
     nonneg : negative amplitudes are set to 0
     """
@@ -36,7 +40,8 @@ def solve_amplitudes(region: Region, mixture: Mixture, iterations: int = 8, nonn
         field = region.render(replace(mixture, amplitudes=a), cuts)
         return region.correlate(mixture, cuts, region.weight * field) + damping * a
 
-    rendered = region.render(mixture, cuts)
+    amplitudes = mixture.amplitudes if start is None else start
+    rendered = region.render(replace(mixture, amplitudes=amplitudes), cuts)
     r = region.correlate(mixture, cuts, region.weight * (region.target - rendered))
     step = torch.zeros_like(mixture.amplitudes)
     z = r / diagonal
@@ -52,7 +57,7 @@ def solve_amplitudes(region: Region, mixture: Mixture, iterations: int = 8, nonn
         z = r / diagonal
         rho, before = _dot(r, z), rho
         p = z + (rho / before) * p
-    amplitudes = mixture.amplitudes + step
+    amplitudes = amplitudes + step
     return replace(mixture, amplitudes=amplitudes.clamp_min(0) if nonneg else amplitudes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +19,8 @@ from gigascope.kernels import gaussians
 
 # Learning rates of means (voxels), log-scales, quaternions and amplitudes (of the scale); constant for the first half,
 # then falling exponentially to this fraction.
-RATES = (0.06, 0.03, 0.03, 0.01)
+RATES = (0.1, 0.05, 0.05, 0.01)
 LAST_RATE = 0.04
-BETAS = (0.9, 0.99)
-EPS = 1e-12
 MIN_SIGMA = 0.45
 # With quantised parameters, relative to the above.
 FINISH_RATE = 0.1
@@ -30,7 +28,10 @@ FINISH_RATE = 0.1
 EVENT_EVERY = 25
 EVENT_PART = 0.6
 EVENT_PRUNE_ONLY = 0.75
-FIRST_ROUNDS = 8
+FIRST_ROUNDS = 2
+# Iterations of the least squares for the amplitudes, at the start and after an event.
+FIRST_SOLVE = 16
+EVENT_SOLVE = 5
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,9 @@ class BrickSolver:
         residual = region.render(mixture, cuts) - region.target
         if len(population) == 0:
             return residual
-        pull = residual if math.isinf(self.settings.huber) else residual.clamp(-self.settings.huber, self.settings.huber)
+        pull = (
+            residual if math.isinf(self.settings.huber) else residual.clamp(-self.settings.huber, self.settings.huber)
+        )
         columns = (mixture.means, mixture.log_scales, mixture.quaternions)
         sums = gaussians.moments(*columns, cuts, region.weight * pull, region.corner)
         gradients = gaussians.parameter_gradients(mixture.log_scales, mixture.quaternions, mixture.amplitudes, sums)
@@ -149,10 +152,8 @@ class BrickSolver:
             population.second,
             population.steps,
             [rate * r for r in RATES],
-            BETAS,
-            EPS,
-            (math.log(MIN_SIGMA), math.log(self.settings.max_sigma)),
-            self._mean_range(),
+            log_scale_range=(math.log(MIN_SIGMA), math.log(self.settings.max_sigma)),
+            mean_range=self._mean_range(),
         )
         if self.settings.nonneg:
             population.mixture.amplitudes.clamp_min_(0)
@@ -162,13 +163,13 @@ class BrickSolver:
         done = self.iteration / self.settings.iterations
         return self.settings.rate * (1.0 if done < 0.5 else LAST_RATE ** (2 * done - 1))
 
-    def _mean_range(self) -> list[float]:
+    def _mean_range(self) -> tuple[list[float], list[float]]:
         region, margin = self.region, self.settings.mean_margin
         if margin is None:
             spans = [(o - 0.5, o + n - 0.5) for o, n in zip(region.origin, region.shape)]
         else:
             spans = [(a - 0.5 - margin, b - 0.5 + margin) for a, b in region.core]
-        return [low for low, _ in spans] + [high for _, high in spans]
+        return [low for low, _ in spans], [high for _, high in spans]
 
     # density control
 
@@ -184,12 +185,20 @@ class BrickSolver:
         self.trials = []
         population = density.prune(region, population, residual, settings.price)
         population = density.merge(population, self._mean_weight(), settings.price)
+        start = None
         if self.iteration / settings.iterations < EVENT_PART:
+            self.population = population
+            residual = self._residual()
             room = max(settings.max_count - len(population), 0)
             limit = min(room, max(8, int(density.ADD_FRACTION * len(population))))
+            population, self.trials = density.split(region, population, residual, limit)
+            known = len(population)
             population = self._added(population, residual, limit)
-            population, self.trials = density.split(region, population, residual, min(limit, room))
-        self.population = replace(population, mixture=self._with_amplitudes(population.mixture, 3))
+            # new ones come in with what least squares gives them, so that no event makes the fit worse
+            start = population.mixture.amplitudes.clone()
+            start[known:] = 0
+        mixture = solve_amplitudes(region, population.mixture, EVENT_SOLVE, settings.nonneg, start)
+        self.population = replace(population, mixture=mixture)
 
     def _added(self, population: Population, residual: Tensor, limit: int, rounds: int = 1) -> Population:
         settings = self.settings
@@ -208,11 +217,10 @@ class BrickSolver:
     def _first(self) -> Mixture:
         """Seeds of the target itself, spaced, with least-squares amplitudes."""
         empty = Population.start(Mixture.empty(self.region.target.device))
-        found = self._added(empty, -self.region.target, self.settings.max_count, FIRST_ROUNDS)
-        return self._with_amplitudes(found.mixture, 8)
-
-    def _with_amplitudes(self, mixture: Mixture, iterations: int) -> Mixture:
-        return solve_amplitudes(self.region, mixture, iterations, self.settings.nonneg)
+        found = self._added(empty, -self.region.target, self.settings.max_count, FIRST_ROUNDS).mixture
+        return solve_amplitudes(
+            self.region, found, FIRST_SOLVE, self.settings.nonneg, torch.zeros_like(found.amplitudes)
+        )
 
     def _settle(self, residual: Tensor) -> None:
         self.population = density.settle_splits(

@@ -29,7 +29,7 @@ SPLIT_ASPECT = 2.0
 SPLIT_SIGMA = 4.0
 MERGE_COSINE = 0.9
 # Of the present number: what one event adds at most.
-ADD_FRACTION = 0.10
+ADD_FRACTION = 0.20
 
 
 @dataclass(frozen=True)

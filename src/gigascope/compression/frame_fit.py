@@ -23,9 +23,20 @@ from gigascope.compression.brick_solver import FINISH_RATE, BrickSolver, FitSett
 from gigascope.compression.bricks import N_COLOURS, BrickGrid, Index, Span, colour
 from gigascope.compression.mixture import Mixture
 from gigascope.compression.noise import NoiseModel
+from gigascope.compression.quantise import (
+    Symbols,
+    bits_per_gaussian,
+    dequantise,
+    quantise,
+    straight_through,
+    with_amplitudes,
+)
+from gigascope.compression.quantiser import Quantiser
 from gigascope.compression.region import Region, Truncation, bounds
 
 Weight = Literal["psnr", "fg", "ml", "edge"]
+# Iterations of the least squares for the amplitudes.
+SOLVE = 8
 # Of the background in the mode `fg`.
 OUTSIDE = 0.1
 # Sobel weight of the mode `edge`, as VolMicro's.
@@ -34,6 +45,10 @@ HUBER_SD = 4.0
 # Means may cross the seam by this much in the passes that mend it, voxels.
 SEAM_MARGIN = 1.0
 SEAM_RATE = 0.5
+# Of one Gaussian in the file, about: `python benchmarks/container.py`. It scales lambda and nothing else.
+BITS = 60.0
+# Voxels around a brick in which signal makes it worth a fit: more than the reach of the narrowest Gaussian.
+NEAR = 2
 
 
 @dataclass(frozen=True)
@@ -42,23 +57,25 @@ class Round:
 
     Attributes
     ----------
-    seam : against the neighbours' Gaussians, only bricks of `colour`; else all bricks, each alone
+    seam : against the neighbours' Gaussians; else each brick alone
     finish : the last pass of a brick
+    colour : of the bricks that have their turn; None: all
     """
 
     seam: bool
     finish: bool
-    colour: int = 0
+    colour: int | None = None
 
     def includes(self, index: Index) -> bool:
         """Whether a brick has its turn."""
-        return not self.seam or colour(index) == self.colour
+        return self.colour is None or colour(index) == self.colour
 
 
 def rounds(sweeps: int) -> list[Round]:
-    """The rounds of a fit with so many passes over the seams."""
-    seams = [Round(True, s == sweeps - 1, c) for s in range(sweeps) for c in range(N_COLOURS)]
-    return [Round(False, sweeps == 0), *seams]
+    """The rounds of a fit with so many passes over the seams; without one, all bricks are finished at once."""
+    if sweeps == 0:
+        return [Round(False, False), Round(True, True)]
+    return [Round(False, False), *(Round(True, s == sweeps - 1, c) for s in range(sweeps) for c in range(N_COLOURS))]
 
 
 @dataclass(frozen=True)
@@ -98,11 +115,13 @@ class FitPlan:
     Attributes
     ----------
     rate : lambda, signal variances of squared error per bit
-    bits : of one Gaussian
+    quantiser : how parameters are rounded
+    amplitude_scale : of the fixed law
     """
 
     rate: float
-    bits: float
+    quantiser: Quantiser
+    amplitude_scale: float = 2.0
     iterations: int = 400
     sweep_iterations: int = 50
     finish_iterations: int = 40
@@ -115,7 +134,7 @@ class FitPlan:
     @property
     def price(self) -> float:
         """Of one Gaussian, in the unit of the weighted squared error."""
-        return self.rate * self.bits
+        return self.rate * BITS
 
 
 @dataclass(frozen=True)
@@ -126,16 +145,11 @@ class FrameData:
     gate: Callable[[Span], Tensor]
 
 
-# What a file gives back for the Gaussians of a brick, rows unchanged.
-Quantised = Callable[[Mixture], Mixture]
-
-
 class FrameFit:
     """Fits the bricks of one frame.
 
     Parameters
     ----------
-    quantiser : of a brick's Gaussians, positions in the volume
     device : to compute on
     """
 
@@ -145,58 +159,66 @@ class FrameFit:
         plan: FitPlan,
         grid: BrickGrid,
         data: FrameData,
-        quantiser: Callable[[Index], Quantised],
         device: torch.device | str = "cpu",
     ) -> None:
         self.model = model
         self.plan = plan
         self.grid = grid
         self.data = data
-        self.quantiser = quantiser
         self.device = device
 
-    def is_empty(self, index: Index) -> bool:
-        """No signal in the brick and its halo: background only."""
-        return not bool(self.data.gate(self._seen(index)).any())
-
-    def solver(self, index: Index, round_: Round, current: Mapping[Index, Mixture]) -> BrickSolver:
-        """The resumable computation of one brick in one round.
-
-        Parameters
-        ----------
-        current : Gaussians of this brick and of its neighbours, positions in the volume
-        """
-        region = self.region(index, current if round_.seam else {})
-        if not round_.seam:
+    def solver(self, region: Region, round_: Round, own: Mixture | None) -> BrickSolver:
+        """The resumable fit of one brick in one round; `own` are its Gaussians from the round before."""
+        if not round_.seam or own is None:
             return BrickSolver(region, self._settings(self.plan.iterations))
-        settings = replace(
-            self._settings(self.plan.sweep_iterations), density=False, mean_margin=SEAM_MARGIN, rate=SEAM_RATE
+        settings = self._settings(self.plan.sweep_iterations)
+        return BrickSolver(
+            region, replace(settings, density=False, mean_margin=SEAM_MARGIN, rate=SEAM_RATE), own.to(self.device)
         )
-        return BrickSolver(region, settings, current[index].to(self.device))
 
-    def finishing(self, index: Index, region: Region, mixture: Mixture, price: float) -> BrickSolver:
-        """The resumable end of a brick's fit: thinned to `price`, then with its parameters rounded."""
-        quantised = self.quantiser(index)
-        thinned = self.thinned(region, mixture, price)
-        settings = replace(
-            self._settings(self.plan.finish_iterations), density=False, mean_margin=0.0, rate=FINISH_RATE
+    def finishing(self, index: Index, region: Region, thinned: Mixture) -> BrickSolver:
+        """The resumable end of a brick's fit: with its parameters rounded as in the file."""
+        settings = self._settings(self.plan.finish_iterations)
+
+        def rounded(mixture: Mixture) -> Mixture:
+            return self._moved(straight_through(self._moved(mixture, index, -1), *self._law), index, 1)
+
+        return BrickSolver(
+            region, replace(settings, density=False, mean_margin=0.0, rate=FINISH_RATE), thinned, rounded
         )
-        return BrickSolver(region, settings, thinned, quantised)
 
-    def finished(self, index: Index, region: Region, mixture: Mixture) -> Mixture:
-        """As the file holds it: geometry rounded, amplitudes solved for that, then rounded too."""
-        quantised = self.quantiser(index)
-        return quantised(solve_amplitudes(region, quantised(mixture), 8, self.plan.nonneg))
+    def finished(self, index: Index, region: Region, mixture: Mixture) -> tuple[Symbols, Mixture]:
+        """Integers of a brick's Gaussians, and what they decode to: amplitudes solved for the rounded geometry."""
+        symbols, _ = quantise(self._moved(mixture, index, -1).to("cpu"), *self._law)
+        decoded = self._moved(dequantise(symbols, *self._law), index, 1).to(self.device)
+        solved = solve_amplitudes(region, decoded, SOLVE, self.plan.nonneg)
+        quantiser, scale = self._law[1:]
+        symbols = with_amplitudes(symbols, solved.amplitudes, quantiser, scale)
+        return symbols, self._moved(dequantise(symbols, *self._law), index, 1)
 
     def thinned(self, region: Region, mixture: Mixture, price: float) -> Mixture:
         """Without the Gaussians that are not worth `price`, the amplitudes of the others solved again; twice."""
         for _ in range(2):
             if len(mixture) == 0:
                 break
-            residual = region.render(mixture) - region.target
-            keep = density.removal_costs(region, mixture, residual) >= price
-            mixture = solve_amplitudes(region, mixture[keep], 8, self.plan.nonneg)
+            mixture = solve_amplitudes(region, mixture[self.costs(region, mixture) >= price], SOLVE, self.plan.nonneg)
         return mixture
+
+    def costs(self, region: Region, mixture: Mixture) -> Tensor:
+        """(N,) weighted squared error that each Gaussian alone saves."""
+        return density.removal_costs(region, mixture, region.render(mixture) - region.target)
+
+    def bits(self, index: Index, mixture: Mixture) -> float:
+        """About what a brick's Gaussians take in the file."""
+        return float(bits_per_gaussian(self._moved(mixture, index, -1), *self._law).sum()) if len(mixture) else 0.0
+
+    @property
+    def _law(self) -> tuple[Index, Quantiser, float]:
+        return self.grid.brick, self.plan.quantiser, self.plan.amplitude_scale
+
+    def _moved(self, mixture: Mixture, index: Index, sign: int) -> Mixture:
+        """Positions from the brick's first voxel to the volume's (1) or back (-1)."""
+        return mixture.moved([float(sign * i * b) for i, b in zip(index, self.grid.brick)])
 
     def region(self, index: Index, current: Mapping[Index, Mixture]) -> Region:
         """What a brick sees, with the Gaussians of its neighbours (those in `current`) taken off."""

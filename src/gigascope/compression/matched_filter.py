@@ -16,8 +16,10 @@ from torch.nn import functional
 
 from gigascope.compression.mixture import Mixture
 
-# Standard deviations looked for, in voxels of x.
-SCALES = (0.8, 1.4, 2.5, 4.5)
+# Standard deviations looked for, in voxels of x. Seeds that begin small grow in few iterations; those found at larger
+# scales cover several structures at once and stay caught there. Bench crop, 400 iterations, equal numbers of Gaussians
+# (950): 36.4 dB in the gate with 1.4 alone, 36.2 with (1.2, 2.0), 35.6 with (0.8, 1.4, 2.5, 4.5).
+SCALES = (1.4,)
 # A seed starts longer by this factor along the direction in which the residual changes least.
 ELONGATION = 2.0
 # A first amplitude below the least-squares one: neighbours overlap, and all of them start at once.

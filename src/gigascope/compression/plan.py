@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gigascope.config.compression import Gate
+from gigascope.config.compression import Fit, Gate
 from gigascope.config.dataset import CompressionDataset
 from gigascope.runtime.resources import BASE_BYTES, Estimate
 from gigascope.stage import JobKind
 
+if TYPE_CHECKING:
+    from gigascope.compression.volume_fit import Options
+
 F32 = 4
+# Noise variances of squared error that a bit is worth where no target is given.
+DEFAULT_LAMBDA = 4.0
 AXES = ("t", "c", "z", "y", "x")
 
 
@@ -95,3 +102,64 @@ def estimate_gate(dataset: CompressionDataset, header: VolumeHeader) -> Estimate
 def estimate_gate_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
     """One region at a time, whatever the job."""
     return estimate_gate(dataset, header)
+
+
+def fit_rounds(cfg: Fit) -> int:
+    """Rounds of a fit's bricks: see :func:`gigascope.compression.frame_fit.rounds`; one more for a residual layer."""
+    return 1 + max(1, 8 * cfg.sweeps) + int(has_residual(cfg))
+
+
+def has_residual(cfg: Fit) -> bool:
+    """The file may get a residual layer: for a bound, or for a PSNR that the noise keeps Gaussians from."""
+    return cfg.max_error is not None or cfg.psnr is not None
+
+
+def fit_options(cfg: Fit) -> Options:
+    """The section as the fit takes it."""
+    from gigascope.compression.quantiser import Quantiser
+    from gigascope.compression.volume_fit import Options
+
+    bits = cfg.quantise
+    law = Quantiser(bits.position_bits, bits.scale_bits, bits.rotation_bits, bits.amplitude_bits)
+    names = ("iterations", "sweep_iterations", "halo", "c_max", "weight", "robust", "nonneg")
+    frame = {name: getattr(cfg, name) for name in names}
+    return Options(cfg.brick, cfg.sweeps, {**frame, "finish_iterations": bits.iterations}, law, bits.adaptive)
+
+
+def residual_target(cfg: Fit, facts: Mapping[str, Any]) -> dict[str, int] | None:
+    """Settings of the residual layer; None: the file has none."""
+    if cfg.max_error is not None:
+        return {"bound": cfg.max_error}
+    return {"step": facts["step"]} if facts["step"] is not None else None
+
+
+def estimate_fit(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
+    """One brick with its halo at a time; all Gaussians of a volume when the file is written."""
+    cfg = dataset.fit
+    seen = math.prod(n + 2 * cfg.halo for n in cfg.brick)
+    held = 40 * seen
+    seconds = 20 + 6e-8 * header.n_voxels * cfg.iterations
+    return Estimate(BASE_BYTES + held, held, seconds, header.n_voxels // 20, 24, "mixture of Gaussians")
+
+
+def estimate_fit_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
+    """A part has its share of the bricks."""
+    whole = estimate_fit(dataset, header)
+    parts = dataset.fit.parts if job == "part" else 1
+    return Estimate(whole.memory, whole.gpu_memory, whole.seconds / parts, whole.disk, whole.files, whole.shape)
+
+
+def estimate_decode(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
+    """One shard at a time."""
+    shard = 128 * 2**20
+    n = header.n_voxels // math.prod(dataset.decode.factor)
+    held = shard * (1 + F32 // header.itemsize * 3)
+    disk = int(1.15 * n * header.itemsize)
+    return Estimate(BASE_BYTES + held, held, 5 + n / 2e7, disk, 16, f"{n} voxels decoded")
+
+
+def estimate_decode_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
+    """A part has its share of the shards."""
+    whole = estimate_decode(dataset, header)
+    parts = dataset.decode.parts if job == "part" else 1
+    return Estimate(whole.memory, whole.gpu_memory, whole.seconds / parts, whole.disk, whole.files, whole.shape)

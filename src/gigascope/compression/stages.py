@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gigascope import __version__
 from gigascope.compression import plan
 from gigascope.config import compression as config
 from gigascope.stage import Kind, Scatter, stage
@@ -136,3 +137,114 @@ def gate(ctx: Context, cfg: config.Gate) -> None:
         written.attrs["tau"] = [ctx.work.metrics_of(n, last - 1)["tau"] for n in range(n_frames)]
     for message in rounds.warnings(fractions):
         ctx.warn(message)
+
+
+def open_fit(ctx: Context, cfg: config.Fit) -> WorkPlan:
+    """See where the signal is, and find the lambda that meets the target."""
+    import numpy as np
+
+    from gigascope.compression import lambda_search
+    from gigascope.runtime.parts import WorkPlan
+
+    fit = _volume_fit(ctx, cfg)
+    found = [fit.survey(item) for item in ctx.progress(range(fit.n_items), what="surveying", unit="brick")]
+    signal = [n for n, _ in found]
+    means = fit.mean_signal(found)
+    target = lambda_search.Target(fit.target_bytes(cfg.ratio, cfg.bytes), cfg.psnr)
+    lam, samples = cfg.lambda_ or plan.DEFAULT_LAMBDA, []
+    if target.bytes is not None or target.psnr is not None:
+        lam, samples = lambda_search.search(fit, means, signal, target, lambda n, s: ctx.solve(n, s, what=n))
+        ctx.log.info("lambda %.4g for the target, from %d trials", lam, len(samples))
+    ctx.work.save(signal=np.array(signal))
+    facts = {
+        "lambda": lam,
+        "step": fit.step(means, cfg.psnr),
+        "means": means,
+        "target_bytes": target.bytes,
+        "samples": [[s.rate, s.bytes, s.psnr] for s in samples],
+    }
+    items = fit.items_of(signal) + ([fit.ordered()] if plan.has_residual(cfg) else [])
+    return WorkPlan(items, weights=signal, facts=facts)
+
+
+def fit_brick(ctx: Context, cfg: config.Fit, item: int) -> None:
+    """One brick in one round."""
+    from gigascope.compression.brick_round import BrickRound
+
+    fit = ctx.kept("fit", lambda: _volume_fit(ctx, cfg))
+    fits = ctx.kept("fits", lambda: fit.fits(ctx.work.facts["means"], ctx.work.facts["lambda"]))
+    turn = BrickRound(fit, fits, ctx.work, item)
+    if ctx.work.round == len(fit.rounds):
+        if (settings := plan.residual_target(cfg, ctx.work.facts)) is not None:
+            turn.residual(settings)
+        return
+    turn.fit(lambda name, solver: ctx.solve(name, solver, what=f"brick {item}, {name}"))
+
+
+def _volume_fit(ctx: Context, cfg: config.Fit) -> Any:
+    """The bricks of the volume, with all that their rounds need."""
+    from gigascope.compression.volume_fit import VolumeFit
+
+    return VolumeFit(ctx.open("volume"), ctx.open("gate"), plan.fit_options(cfg), ctx.device)
+
+
+@stage(
+    "compression.fit",
+    config.Fit,
+    inputs={"volume": Kind.STORE, "gate": Kind.STORE},
+    outputs={"gmix": Kind.FILE, "bricks": Kind.TABLE},
+    estimate=plan.estimate_fit,
+    gpu=True,
+    scatter=Scatter(open_fit, fit_brick, rounds=plan.fit_rounds, estimate=plan.estimate_fit_job, unit="brick"),
+)
+def fit(ctx: Context, cfg: config.Fit) -> None:
+    """Fit Gaussians brick by brick, meet the target, write the compressed file."""
+    from gigascope.compression import fit_result
+
+    whole = _volume_fit(ctx, cfg)
+    fits = whole.fits(ctx.work.facts["means"], ctx.work.facts["lambda"])
+    result = fit_result.FitResult(whole, fits, ctx.work, plan.residual_target(cfg, ctx.work.facts))
+    size = result.write(ctx.path("gmix"), __version__)
+    ctx.write_table("bricks", *result.brick_table())
+    for message in result.check(ctx.scratch_path("gmix"), fit_result.Asked(cfg.ratio, cfg.bytes, cfg.psnr)):
+        ctx.warn(message)
+    ctx.log.info("%d Gaussians in %d bytes, 1 : %.1f", result.count, size, whole.raw_bytes / size)
+
+
+def open_decode(ctx: Context, cfg: config.Decode) -> WorkPlan:
+    """Lay out the decoded volume."""
+    from gigascope.compression.volume import GaussianVolume
+    from gigascope.compression.decoded_files import Excerpt, create_decoded
+    from gigascope.runtime.parts import WorkPlan
+
+    volume = GaussianVolume(ctx.input_path("gmix"), device=ctx.device).at_level(cfg.factor)
+    written = create_decoded(ctx.scratch_path("decoded"), Excerpt(volume), "decoded")
+    ctx.adopt("decoded", written)
+    return WorkPlan([range(written.plan.n_shards)])
+
+
+def decode_shard(ctx: Context, cfg: config.Decode, item: int) -> None:
+    """One shard of the decoded volume."""
+    from gigascope.compression.decoded_files import Excerpt
+    from gigascope.compression.volume import GaussianVolume
+
+    def opened() -> Excerpt:
+        return Excerpt(GaussianVolume(ctx.input_path("gmix"), device=ctx.device).at_level(cfg.factor))
+
+    written = ctx.work.array("decoded")
+    region = written.region(item)
+    written[region] = ctx.kept("volume", opened).read(region)
+
+
+@stage(
+    "compression.decode",
+    config.Decode,
+    inputs={"gmix": Kind.FILE},
+    outputs={"decoded": Kind.STORE},
+    estimate=plan.estimate_decode,
+    gpu=True,
+    scatter=Scatter(open_decode, decode_shard, estimate=plan.estimate_decode_job, unit="shard"),
+)
+def decode(ctx: Context, cfg: config.Decode) -> None:
+    """Decode the volume from the compressed file alone."""
+    ctx.written("decoded").attrs |= {"factor": list(cfg.factor)}

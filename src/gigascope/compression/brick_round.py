@@ -1,0 +1,116 @@
+"""What one round does to one brick: read what is known of it and its neighbours, fit, keep the result."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from gigascope.compression import rate
+from gigascope.compression.frame_fit import FrameFit
+from gigascope.compression.integer_decoder import integer_field
+from gigascope.compression.lambda_search import Run
+from gigascope.compression.mixture import Mixture
+from gigascope.compression.region import Region
+from gigascope.compression.residual import ResidualSettings, encode_brick
+from gigascope.compression.volume_fit import VolumeFit, mixture_of, saved, saved_symbols
+
+# Bricks from which the rate of the whole is estimated in a volume of very many.
+MOST_COUNTED = 4096
+
+
+class BrickRound:
+    """One brick in one round.
+
+    Parameters
+    ----------
+    fit : the volume
+    fits : of each frame
+    work : what was saved and what is to be saved, see :class:`gigascope.runtime.shared_work.ItemWork`
+    item : the brick
+    """
+
+    def __init__(self, fit: VolumeFit, fits: Sequence[FrameFit], work: Any, item: int) -> None:
+        self.whole = fit
+        self.work = work
+        self.item = item
+        self.frame, self.index = fit.place(item)
+        self.fit_of_frame = fits[self.frame]
+
+    def fit(self, run: Run) -> None:
+        """The fit proper: `run` takes a name and a resumable solver to its end."""
+        fit, turn = self.fit_of_frame, self.whole.rounds[self.work.round]
+        region = fit.region(self.index, self._neighbours() if turn.seam else {})
+        own = mixture_of(self.work.read(self.item)) if turn.seam else None
+        mixture = run("fit", fit.solver(region, turn, own)).mixture
+        if not turn.seam:
+            mixture = mixture[region.owned(mixture)]
+        if not turn.finish:
+            costs = fit.costs(region, mixture)
+            self.work.save(**saved(mixture))
+            self.work.metrics["histogram"] = rate.histogram(costs.cpu().numpy(), fit.plan.price)
+            self.work.metrics["bits"] = fit.bits(self.index, mixture)
+            self._measure(region, mixture)
+            return
+        thinned = fit.thinned(region, mixture, self.price)
+        rounded = run("finish", fit.finishing(self.index, region, thinned)).mixture
+        symbols, final = fit.finished(self.index, region, rounded)
+        costs = fit.costs(region, final.to(fit.device)).cpu().numpy()
+        self.work.save(**saved(final), **saved_symbols(symbols), costs=costs)
+        self._measure(region, final.to(fit.device))
+
+    def residual(self, settings: Mapping[str, Any]) -> None:
+        """What the Gaussians of the brick and its neighbours leave, coded within a bound or with a step."""
+        fit, model = self.fit_of_frame, self.fit_of_frame.model
+        own = mixture_of(self.work.read(self.item))
+        # the same order as the decoder's: sums of integers do not depend on it, the choice of Gaussians does
+        mixture = Mixture.concatenate([own, *self._neighbours().values()])
+        span = self.whole.grid.span(self.index)
+        prediction = integer_field(
+            mixture,
+            model.background,
+            tuple(slice(a, b) for a, b in span),
+            offset=model.offset,
+            scale=model.scale,
+            c_max=fit.plan.c_max,
+            eps=model.eps,
+            dtype=self.whole.volume.dtype,
+            cell=model.cell,
+            device=fit.device,
+        )
+        values = np.asarray(self.whole.volume.array()[self.whole.key(self.frame, span)])
+        law = ResidualSettings(self.whole.volume.dtype.name, model.noise, **settings)
+        data = encode_brick(values, prediction.cpu().numpy(), law)
+        self.work.save(residual=np.frombuffer(data, np.uint8))
+        self.work.metrics["residual_bytes"] = len(data)
+
+    @functools.cached_property
+    def price(self) -> float:
+        """What a Gaussian must save to stay, so that the file comes to the bytes asked for."""
+        price, target = self.fit_of_frame.plan.price, self.work.facts["target_bytes"]
+        if target is None:
+            return price
+        filled = sorted(i for i, n in enumerate(self.work.opened["signal"].tolist()) if n > 0)
+        step = -(-len(filled) // MOST_COUNTED)
+        found = [self.work.metrics_of(i, 0) for i in filled[::step]]
+        counts = np.sum([f["histogram"] for f in found], axis=0)
+        bits = sum(f["bits"] for f in found) / max(int(counts.sum()), 1)
+        room = (target - rate.file_bytes(0.0, len(self.work.opened["signal"]))) * 8 / step
+        return rate.thinning_price(counts.tolist(), max(room, 0.0) / max(bits, 1.0), price)
+
+    def _neighbours(self) -> dict[tuple[int, int, int], Mixture]:
+        """The latest Gaussians of the bricks around, on the device."""
+        found = {n: self.work.read(self.whole.item(self.frame, n)) for n in self.whole.grid.neighbours(self.index)}
+        return {n: mixture_of(arrays).to(self.fit_of_frame.device) for n, arrays in found.items() if "means" in arrays}
+
+    def _measure(self, region: Region, mixture: Mixture) -> None:
+        """Count, and squared error in the gate of the brick itself, for progress and the table of bricks."""
+        errors = (region.render(mixture) - region.target)[region.inner()]
+        gate = region.gate[region.inner()]
+        self.work.metrics["count"] = len(mixture)
+        self.work.metrics["psnr"] = round(region.psnr(region.render(mixture) - region.target), 3)
+        self.work.metrics["error"] = float(errors[gate].square().sum(dtype=torch.float64))
+        self.work.metrics["voxels"] = int(gate.sum())
