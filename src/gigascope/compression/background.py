@@ -87,7 +87,8 @@ def background_level(values: NDArray) -> Level:
     end = values.size
     centre, spread = _median(values, end // 2 or 1), 0.0
     for _ in range(ROUNDS):
-        below = int(np.searchsorted(values, centre, side="right"))
+        # half of those at the centre count as below it, or steps of few photons would look like no scatter at all
+        below = (int(np.searchsorted(values, centre)) + int(np.searchsorted(values, centre, side="right")) + 1) // 2
         spread = MAD * max(0.0, centre - _median(values, max(1, below)))
         new_end = max(1, int(np.searchsorted(values, centre + CLIP * spread, side="right")))
         new = _median(values, new_end)

@@ -19,8 +19,8 @@ from scipy import special
 
 F64 = NDArray[np.float64]
 
-# A block of 4 x 6 x 6 is small enough to fit between neurites and has 27 degrees of freedom behind the filter.
-BLOCK = (4, 6, 6)
+# A block of 4 x 6 x 6 voxels is small enough to fit between neurites and has 27 degrees of freedom behind the filter.
+BLOCK_DEPTH, BLOCK_VOXELS = 4, 144
 # Blocks of a larger volume are taken from strips at regular places: 2^26 voxels hold 400,000 of them.
 SAMPLED_VOXELS = 1 << 26
 STRIP = 32
@@ -30,6 +30,7 @@ QUANTILE = 0.2
 FLAT = 0.95
 N_BINS = 64
 MIN_BLOCKS = 12
+MANY_BLOCKS = 50
 # Variance of the error of rounding to integers.
 ROUNDING = 1.0 / 12.0
 # A bin's own error, beside that of its quantile; a bin this much above the line is half believed.
@@ -83,9 +84,11 @@ class PhotonTransfer:
 
     @property
     def block(self) -> tuple[int, int, int]:
-        """(z, y, x) voxels, smaller in a volume that is thin."""
-        z, y, x = (min(b, max(1, n - 2 if n > 2 else n)) for b, n in zip(BLOCK, self.shape))
-        return z, y, x
+        """(z, y, x) voxels, as many of them in a volume that is thin."""
+        depth, height, width = (max(1, n - 2 if n > 2 else n) for n in self.shape)
+        depth = min(BLOCK_DEPTH, depth)
+        side = round(math.sqrt(BLOCK_VOXELS / depth))
+        return depth, min(side, height), min(side, width)
 
     @property
     def freedom(self) -> float:
@@ -98,6 +101,8 @@ class PhotonTransfer:
 
     def add(self, slab: NDArray) -> None:
         """Take in the next planes, (z, y, x), finite."""
+        if max(self.shape) <= 2:
+            return  # no neighbours on both sides of a voxel: nothing tells noise from structure
         every = max(1, math.prod(self.shape) // SAMPLED_VOXELS)
         for start in range(0, slab.shape[1], STRIP):
             if self._strips % every == 0:
@@ -207,7 +212,8 @@ def _lower_edge(mean: F64, variance: F64, freedom: F64) -> tuple[F64, F64, F64]:
     share = (2.0 * special.gammaincinv(freedom / 2, QUANTILE) / freedom)[order]
     # evenly by the root of the grey value above the darkest: shot noise then crosses every bin in as many steps
     root = np.sqrt(np.maximum(mean - mean[0], 0.0))
-    edges = np.searchsorted(root, np.linspace(0.0, root[-1], N_BINS + 1)[1:-1])
+    n_bins = max(4, min(N_BINS, mean.size // MANY_BLOCKS))
+    edges = np.searchsorted(root, np.linspace(0.0, root[-1], n_bins + 1)[1:-1])
     found, start = [], 0
     for end in (*edges, mean.size):
         if end - start >= MIN_BLOCKS:
@@ -226,9 +232,11 @@ def _lower_edge(mean: F64, variance: F64, freedom: F64) -> tuple[F64, F64, F64]:
 def _line(x: F64, y: F64, count: F64) -> tuple[float, float]:
     """Slope and intercept, neither negative, of points above which outliers lie; errors are relative.
 
-    Iteratively reweighted: each point by the variance that the line gives it, and less the higher above it lies.
+    Iteratively reweighted: each point by the variance that the line gives it, and less the further it lies above the
+    line beyond its own error. The quantile of n variances of 27 degrees of freedom has an error of 0.4 / sqrt(n).
     """
-    weight = 1.0 / (BIN_ERROR**2 + 1.0 / count)
+    error = np.sqrt(BIN_ERROR**2 + 0.16 / count)
+    weight = 1.0 / np.square(error)
     slope, base = 0.0, float(np.median(y))
     believed = np.ones_like(y)
     scale = y.copy()
@@ -238,7 +246,7 @@ def _line(x: F64, y: F64, count: F64) -> tuple[float, float]:
         slope, base = _nonnegative(x, y, w)
         line = slope * x + base
         scale = np.maximum(line, 0.1 * y)
-        believed = 1.0 / (1.0 + np.square(np.maximum(y / scale - 1.0, 0.0) / TOLERANCE))
+        believed = 1.0 / (1.0 + np.square(np.maximum(y / scale - 1.0 - error, 0.0) / TOLERANCE))
         if np.allclose(before, (slope, base), rtol=1e-6):
             break
     return slope, base
