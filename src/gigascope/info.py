@@ -66,13 +66,8 @@ def _print_metrics(console: Console, path: Path) -> None:
 
 def _print_store(console: Console, reader: StoreReader) -> None:
     made = reader.provenance
-    image = {
-        "image": f"{' '.join(reader.axes)}: {'x'.join(map(str, reader.shape))} {reader.dtype}, "
-        f"{reader.n_levels} levels",
-        "spacing": ", ".join(f"{axis} {step:g} {reader.unit}" for axis, step in reader.spacing.items()),
-    }
     rows = {
-        **(image if reader.has_image else {}),
+        **(_image_rows(reader) if reader.has_image else {}),
         "content digest": reader.digest,
         "made by": f"{made.get('stage')} of {made.get('dataset')}, gigascope {made.get('gigascope')}, code "
         f"{made.get('code')}",
@@ -92,3 +87,11 @@ def _print_store(console: Console, reader: StoreReader) -> None:
     for name, text in rows.items():
         table.add_row(name, escape(str(text)))
     console.print(table)
+
+
+def _image_rows(reader: StoreReader) -> dict[str, str]:
+    size = "x".join(map(str, reader.shape))
+    return {
+        "image": f"{' '.join(reader.axes)}: {size} {reader.dtype}, {reader.n_levels} levels",
+        "spacing": ", ".join(f"{axis} {step:g} {reader.unit}" for axis, step in reader.spacing.items()),
+    }

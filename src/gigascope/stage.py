@@ -75,6 +75,7 @@ class Stage:
     gpu: bool
     title: str
     scatter: Scatter | None = None
+    parallel: bool = False
 
     @property
     def pipeline(self) -> str:
@@ -116,6 +117,7 @@ def stage(
     reads_inputs: bool = False,
     gpu: bool = False,
     scatter: Scatter | None = None,
+    parallel: bool = False,
 ) -> Callable[[F], F]:
     """Declare a stage.
 
@@ -129,6 +131,7 @@ def stage(
     reads_inputs : the stage reads the raw files of the dataset's `inputs` section, which is then part of its config
     gpu : the stage runs on a GPU where there is one
     scatter : how its work is cut into the `parts` that its section asks for
+    parallel : a CPU stage that makes use of many cores; stages with a GPU or parts do anyway
 
     Raises
     ------
@@ -140,7 +143,18 @@ def stage(
     def declare(function: F) -> F:
         title = (function.__doc__ or "").strip().split("\n")[0]
         DECLARED[name] = Stage(
-            name, section, inputs, outputs, function, optional_inputs or {}, estimate, reads_inputs, gpu, title, scatter
+            name,
+            section,
+            inputs,
+            outputs,
+            function,
+            optional_inputs or {},
+            estimate,
+            reads_inputs,
+            gpu,
+            title,
+            scatter,
+            parallel,
         )
         return function
 

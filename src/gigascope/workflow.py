@@ -194,9 +194,9 @@ class Workflow:
         return _for_snakemake(_plan_text)(dataset, wildcards.stage, Path(self.results))
 
     def threads(self, stage: str, job: JobKind | None = None) -> int | Callable[[Any], int]:
-        """Threads of a stage, or of a job of a scattered one: many where it computes, as GPU stages do on a CPU."""
+        """Threads of a stage, or of a job of a scattered one: many where it computes, also a GPU stage without a GPU."""
         declared = get_stage(stage)
-        many = MAX_THREADS if declared.gpu or declared.scatter is not None else 1
+        many = MAX_THREADS if declared.gpu or declared.parallel or declared.scatter is not None else 1
         if declared.scatter is None or job is not None:
             return many
         return lambda wildcards: many if self.records.n_parts(stage, wildcards.dataset) == 1 else GATHER_THREADS

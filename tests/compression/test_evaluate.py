@@ -127,7 +127,7 @@ def test_a_volume_read_in_boxes_gives_the_same_measures(original: Original, benc
 def test_evaluation_of_the_decoded_bytes(original: Original, bench: BenchVolume) -> None:
     kept: dict[str, Any] = {}
     found = evaluate(original, blurred(bench, 0.7), ACCOUNT, codecs=("hevc12", "sperr"), keep=kept.__setitem__)
-    value = {name: entry["value"] for name, entry in found.metrics.items() if name != "warnings"}
+    value = {name: entry["value"] for name, entry in found.metrics.items() if name not in ("warnings", "notes")}
     assert value["bytes"] == 5000
     assert value["ratio"] == pytest.approx(bench.volume.nbytes / 5000)
     assert value["bpp"] == pytest.approx(8 * 5000 / bench.volume.size)
@@ -186,14 +186,14 @@ def test_a_codec_that_cannot_be_run_is_named_with_the_reason(
     assert left["AV1 10-bit"] == "not installed"
     assert "no codec is called x264" in left["x264"]
     assert "nearest gives" in left["JPEG XL slices"]
-    assert sum("not compared at equal bytes" in w for w in found.metrics["warnings"]) == 3
+    assert sum("not compared at equal bytes" in w for w in found.metrics["notes"]) == 3
 
 
 def test_large_volumes_are_compared_in_their_busiest_box(original: Original, bench: BenchVolume) -> None:
     decoded, limit = blurred(bench), bench.volume.size // 4
     found = evaluate(original, decoded, ACCOUNT, codecs=("sz3",), rates=1, max_voxels=limit)
     assert found.ours.n_bytes == 1250
-    assert any("box with the most foreground" in w for w in found.metrics["warnings"])
+    assert any("box with the most foreground" in w for w in found.metrics["notes"])
     assert found.metrics["psnr_fg"]["value"] == original.psnr(decoded)["psnr_fg"]
     asked = []
 

@@ -56,7 +56,7 @@ class Evaluation:
 
     Attributes
     ----------
-    metrics : name to {"value", "unit", "label"}, and "warnings" as a list of sentences
+    metrics : name to {"value", "unit", "label"}, "warnings" as a list of sentences, and "notes": what was compared how
     ours : this result as a point beside the codecs', over the box they were run on
     comparison : the codecs
     residual : over the intensity, none without a noise model
@@ -102,6 +102,7 @@ def evaluate(
     codecs: Sequence[str] = (),
     rates: int = 4,
     max_voxels: int = 2**26,
+    lossless: bool = True,
     nearest: PointValues | None = None,
     keep: Callable[[str, Voxels], None] | None = None,
 ) -> Evaluation:
@@ -115,6 +116,7 @@ def evaluate(
     codecs : short names of the codecs to compare with
     rates : points of each codec's curve
     max_voxels : codecs run on the box of at most this many voxels with the most foreground
+    lossless : find out what lossless codecs need, too
     nearest : VolMicro's evaluator on this mixture (`seed_numbers.nearest_values`), for its own definition of PSNR
     keep : called with the short name and the decoded volume of every codec at equal bytes
 
@@ -132,18 +134,18 @@ def evaluate(
     n_bytes = account.total if whole else _bytes_in(account, box, here.size / n_voxels)
     ours = Point("ours", "gigascope", n_bytes, values if whole else part.measure(here))
     comparison = compare(part, n_bytes, codecs, rates, keep=keep)
-    metrics = entries(values | ceilings) | _sizes(original, account, np.asarray(part.volume))
+    metrics = entries(values | ceilings) | _sizes(original, account, np.asarray(part.volume), lossless)
     metrics |= _residual_entries(residual) | _codec_entries(comparison, ours)
     gate = Above(original.volume, original.threshold)
     metrics |= seed_numbers(original.volume, decoded, gate, account.n_gaussians, original.scale, nearest)
     metrics |= _regions(original)
-    said = warnings(ours, comparison, residual, metrics)
-    if not whole:
-        said.append(
+    said = {"warnings": warnings(ours, comparison, residual, metrics), "notes": _left_out(comparison)}
+    if codecs and not whole:
+        said["notes"].append(
             f"Codecs were run on the box with the most foreground, {_words(box)} (z, y, x), "
             f"{100 * here.size / n_voxels:.2g} % of the volume."
         )
-    return Evaluation(metrics | {"warnings": said}, ours, comparison, residual, dict(account.components))
+    return Evaluation(metrics | said, ours, comparison, residual, dict(account.components))
 
 
 def warnings(
@@ -176,8 +178,11 @@ def warnings(
             f"The foreground PSNR of {reached:.2f} dB is above the {ceiling:.2f} dB of the noise alone: "
             "part of the noise was coded."
         )
-    said += [f"{label} is not compared at equal bytes: {reason}." for label, reason in comparison.left_out.items()]
     return said
+
+
+def _left_out(comparison: Comparison) -> list[str]:
+    return [f"{label} is not compared at equal bytes: {reason}." for label, reason in comparison.left_out.items()]
 
 
 def _worse_than(ours: Point, theirs: Point, name: str) -> str | None:
@@ -189,7 +194,7 @@ def _worse_than(ours: Point, theirs: Point, name: str) -> str | None:
     return f"{QUALITIES[name]} {b:.{digits}f}{unit} against {a:.{digits}f}{unit}"
 
 
-def _sizes(original: Original, account: Account, part: NDArray[Any]) -> dict[str, Entry]:
+def _sizes(original: Original, account: Account, part: NDArray[Any], lossless: bool) -> dict[str, Entry]:
     """Bytes, rates and ratios; the best lossless size is measured on the part and scaled to the volume."""
     n_voxels = math.prod(original.volume.shape)
     total, raw = account.total, n_voxels * part.itemsize
@@ -202,13 +207,13 @@ def _sizes(original: Original, account: Account, part: NDArray[Any]) -> dict[str
         "bytes_per_gaussian": (total / max(1, account.n_gaussians), "byte", "All bytes per Gaussian"),
     }
     found |= {f"bytes_{k}": (float(v), "byte", f"Size of {k}") for k, v in account.components.items()}
-    lossless, _ = lossless_sizes(part)
-    for label, size in lossless.items():
+    sizes = lossless_sizes(part)[0] if lossless else {}
+    for label, size in sizes.items():
         key = label.lower().replace(" ", "_").replace("-", "_")
         found[f"ratio_{key}"] = (part.nbytes / size, "", f"Ratio of {label}, without loss")
-    if lossless:
-        best = min(lossless, key=lambda k: lossless[k])
-        ratio = raw / total * lossless[best] / part.nbytes
+    if sizes:
+        best = min(sizes, key=lambda k: sizes[k])
+        ratio = raw / total * sizes[best] / part.nbytes
         found["ratio_lossless"] = (ratio, "", f"Ratio against the best lossless codec, {best}")
     return _finite(found)
 

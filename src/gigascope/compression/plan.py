@@ -163,3 +163,8 @@ def estimate_decode_job(dataset: CompressionDataset, header: VolumeHeader, job: 
     whole = estimate_decode(dataset, header)
     parts = dataset.decode.parts if job == "part" else 1
     return Estimate(whole.memory, whole.gpu_memory, whole.seconds / parts, whole.disk, whole.files, whole.shape)
+
+
+def estimate_evaluate(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
+    """The box that codecs are run on, with what they and the measures make of it; the rest box by box."""
+    return Estimate(BASE_BYTES, 0, 60, 10**6, 12, "tables")

@@ -248,3 +248,50 @@ def decode_shard(ctx: Context, cfg: config.Decode, item: int) -> None:
 def decode(ctx: Context, cfg: config.Decode) -> None:
     """Decode the volume from the compressed file alone."""
     ctx.written("decoded").attrs |= {"factor": list(cfg.factor)}
+
+
+@stage(
+    "compression.evaluate",
+    config.Evaluate,
+    inputs={"volume": Kind.STORE, "gate": Kind.STORE, "gmix": Kind.FILE},
+    optional_inputs={"decoded": Kind.STORE},
+    outputs={
+        "metrics": Kind.FILE,
+        "frames": Kind.TABLE,
+        "codecs": Kind.TABLE,
+        "curves": Kind.TABLE,
+        "deciles": Kind.TABLE,
+        "components": Kind.TABLE,
+        "codec_pictures": Kind.STORE,
+    },
+    estimate=plan.estimate_evaluate,
+    parallel=True,
+)
+def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
+    """Measure what the file decodes to by every measure, beside codecs at the same number of bytes."""
+    import json
+
+    from gigascope.compression import frame_evaluation as frames
+    from gigascope.compression.result_evaluation import ResultEvaluation
+    from gigascope.compression.volume import GaussianVolume
+    from gigascope.store.create import create_store
+
+    result = ResultEvaluation(
+        ctx.open("volume"),
+        ctx.open("gate"),
+        GaussianVolume(ctx.input_path("gmix")),
+        ctx.open("decoded") if ctx.has("decoded") else None,
+        codecs=cfg.codecs,
+        rates=cfg.rates,
+        max_voxels=cfg.max_voxels,
+    )
+    found = [result.frame(n) for n in ctx.progress(range(result.n_frames), what="measuring", unit="frame")]
+    pictures = create_store(ctx.scratch_path("codec_pictures"))
+    ctx.adopt("codec_pictures", pictures)
+    result.pictures.write(pictures)
+    tables = frames.tables(found)
+    for name, table in (("codecs", "codecs"), ("curves", "curves"), ("deciles", "residual"), ("components",) * 2):
+        ctx.write_table(name, *tables[table])
+    ctx.write_table("frames", *frames.frame_table(found))
+    text = json.dumps(frames.together(found), indent=2, ensure_ascii=False)
+    ctx.path("metrics").write_text(text + "\n", encoding="utf-8")

@@ -9,6 +9,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from gigascope.config.section import Section
 
 Voxels = Annotated[int, Field(ge=8, le=1024)]
+# Short names of gigascope.compression.codecs.
+CodecName = Literal["av1", "av1_slow", "hevc10", "hevc12", "sperr", "sz3", "jpeg2000", "jpegxl", "zfp"]
 
 
 class NeuronVolume(Section):
@@ -211,13 +213,17 @@ class Decode(Section):
 class Evaluate(Section):
     """How good the decoded volume is, beside the codecs that a user would pick instead, at equal bytes."""
 
-    codecs: tuple[str, ...] = Field(
+    codecs: tuple[CodecName, ...] = Field(
         ("av1", "hevc12", "sperr", "sz3", "jpeg2000", "jpegxl", "zfp"),
         description="codecs compared with, at the bytes of the compressed file and around them",
     )
     rates: int = Field(4, ge=1, le=16, description="points of each codec's curve")
     max_voxels: PositiveInt = Field(
-        2**26, description="codecs are run on the central part of a larger volume of at most this many voxels"
+        2**26,
+        description=(
+            "codecs are run on at most this many voxels: the part of a larger volume with the most foreground, and "
+            "some of many times and channels"
+        ),
     )
 
 
