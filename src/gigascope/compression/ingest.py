@@ -1,14 +1,15 @@
 """Volumes into their store, slab by slab, with what every later stage needs to know of them.
 
 One pass: while the planes of a frame (one time, one channel) go by, its range, the background and statistics of its
-cells, its noise model and the digest of its voxels are collected. Only a slab of planes is held.
+cells, its noise model and the digest of its voxels are collected. Only a slab is held.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from gigascope.compression.background import (
     windows,
 )
 from gigascope.compression.noise import NoiseModel, PhotonTransfer
+from gigascope.compression.slabs import Slab, frames
 from gigascope.errors import UserError
 from gigascope.store.readers.volume import VolumeSource
 
@@ -31,17 +33,6 @@ CELL_COLUMNS = ("minimum", "maximum", "mean", "sd", "background", "spread")
 SATURATED = 1e-4
 
 NotFinite = Literal["refuse", "background"]
-
-
-@dataclass(frozen=True)
-class Slab:
-    """Planes z0 to z1 - 1 of one frame, (z, y, x)."""
-
-    t: int
-    c: int
-    z0: int
-    z1: int
-    voxels: NDArray
 
 
 @dataclass(frozen=True)
@@ -73,40 +64,35 @@ def kept_axes(shape: tuple[int, ...]) -> dict[str, int]:
     return {axis: n for axis, n in zip(AXES, shape, strict=True) if axis in "zyx" or n > 1}
 
 
-def place(shape: tuple[int, ...], t: int, c: int) -> tuple[int, ...]:
-    """Index of a frame in an array with the axes that are kept."""
-    return tuple(i for i, n in zip((t, c), shape) if n > 1)
-
-
-def frames(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(time, channel) of every frame, in the order of their numbers."""
-    return list(itertools.product(range(shape[0]), range(shape[1])))
-
-
-def slab_bounds(n_z: int, depth: int) -> list[tuple[int, int]]:
-    """First and last + 1 plane of slabs of whole rows of shards; a remainder thinner than a cell goes with the last."""
-    starts = [z for z in range(0, n_z, depth) if z == 0 or n_z - z >= CELL[0]]
-    return list(itertools.pairwise([*starts, n_z]))
-
-
-def n_slabs(shape: tuple[int, ...], depth: int) -> int:
-    """How many :func:`slabs` gives."""
-    return len(frames(shape)) * len(slab_bounds(shape[2], depth))
-
-
-def slabs(source: VolumeSource, depth: int, not_finite: NotFinite = "refuse") -> Iterator[Slab]:
-    """All planes of a volume, in slabs about `depth` planes thick.
+def mend(slab: Slab, source: VolumeSource, not_finite: NotFinite) -> None:
+    """Fill values of a slab that are not finite with the background of their cell, in place, or refuse them.
 
     Raises
     ------
-    UserError : values that are not finite, if they are to be refused
+    UserError : there are such values and they are to be refused, or there are no others
     """
-    for t, c in frames(source.shape):
-        for z0, z1 in slab_bounds(source.shape[2], depth):
-            voxels = source.read(t, c, z0, z1)
-            if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
-                _mend(voxels, not_finite, _where(source, t, c), z0)
-            yield Slab(t, c, z0, z1, voxels)
+    voxels = slab.voxels
+    if voxels.dtype.kind != "f" or np.isfinite(voxels).all():
+        return
+    bad = ~np.isfinite(voxels)
+    z, y, x = (int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
+    where = _where(source, slab.t, slab.c)
+    if not_finite == "refuse":
+        at = f"z {slab.z.start + z}, y {slab.y.start + y}, x {x}"
+        raise UserError(
+            f"holds values that are not finite (NaN or infinite), the first at {at}.",
+            where=where,
+            do="Repair the file, or set ingest.not_finite: background to fill them.",
+        )
+    fine = np.sort(voxels[~bad])
+    if not fine.size:
+        raise UserError(f"holds no finite value in planes {slab.z.start} to {slab.z.stop - 1}.", where=where)
+    whole = background_level(fine).centre
+    for box in itertools.product(*(windows(n, cell) for n, cell in zip(voxels.shape, CELL))):
+        inside = bad[box]
+        if inside.any():
+            values = np.sort(voxels[box][~inside])
+            voxels[box][inside] = background_level(values).centre if values.size else whole
 
 
 def _where(source: VolumeSource, t: int, c: int) -> str:
@@ -146,22 +132,27 @@ class FrameReader:
     def __init__(self, shape: tuple[int, int, int], dtype: np.dtype) -> None:
         self._limit = float(np.iinfo(dtype).max) if dtype.kind in "iu" else None
         self._noise = PhotonTransfer(shape, integer=dtype.kind in "iu", limit=self._limit)
+        # (6, nz, ny, nx) of the layer that is incomplete, band by band, and of the layers that are complete
+        self._bands: list[NDArray[np.float32]] = []
         self._layers: list[NDArray[np.float32]] = []
-        self._saturated, self._n = 0, 0
+        self._shape, self._saturated = shape, 0
 
-    def add(self, voxels: NDArray) -> None:
-        """The next slab, (z, y, x), finite."""
-        self._layers += [cell_columns(voxels[window]) for window in windows(len(voxels), CELL[0])]
+    def add(self, slab: Slab) -> None:
+        """The next slab, finite."""
+        voxels = slab.voxels
+        self._bands.append(np.stack([cell_columns(voxels[w]) for w in windows(len(voxels), CELL[0])], axis=1))
+        if slab.y.stop == self._shape[1]:
+            self._layers.append(np.concatenate(self._bands, axis=2))
+            self._bands.clear()
         self._noise.add(voxels)
-        self._n += voxels.size
         if self._limit is not None:
             self._saturated += int(np.count_nonzero(voxels == self._limit))
 
     def facts(self) -> FrameFacts:
         """When all slabs have been added."""
-        cells = np.stack(self._layers, axis=1)
+        cells = np.concatenate(self._layers, axis=1)
         low, high = float(cells[0].min()), float(cells[1].max())
-        return FrameFacts(low, high, self._saturated / self._n, self._noise.fit(), cells)
+        return FrameFacts(low, high, self._saturated / math.prod(self._shape), self._noise.fit(), cells)
 
 
 class VolumeFacts:
@@ -178,13 +169,16 @@ class VolumeFacts:
         self._reader: FrameReader | None = None
         self._digest = hashlib.sha256(f"{list(source.shape)} {source.dtype.name}\n".encode())
 
+    def seen(self, planes: NDArray) -> None:
+        """The next planes as they stand in the file, in the order (t, c, z)."""
+        self._digest.update(np.ascontiguousarray(planes, dtype=self._dtype.newbyteorder("<")).data)
+
     def add(self, slab: Slab) -> None:
-        """The next slab, in the order of :func:`slabs`."""
+        """The next slab, finite, in the order of :func:`gigascope.compression.slabs.slabs`."""
         if self._reader is None:
             self._reader = FrameReader(self._shape[2:], self._dtype)
-        self._reader.add(slab.voxels)
-        self._digest.update(np.ascontiguousarray(slab.voxels, dtype=self._dtype.newbyteorder("<")).data)
-        if slab.z1 == self._shape[2]:
+        self._reader.add(slab)
+        if (slab.z.stop, slab.y.stop) == self._shape[2:4]:
             self.frames.append(self._reader.facts())
             self._reader = None
 

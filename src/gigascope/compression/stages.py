@@ -27,6 +27,7 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     import numpy as np
 
     from gigascope.compression import ingest as raw
+    from gigascope.compression.slabs import n_slabs, place, slabs
     from gigascope.compression.source import open_source
 
     source, clean = open_source(ctx.inputs_section, cfg, ctx.seed)
@@ -36,13 +37,14 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     image: dict[str, Any] = {"axes": tuple(axes), "shape": tuple(axes.values()), "dtype": source.dtype}
     volume = ctx.create("volume", **image, spacing=dict(zip("zyx", source.voxel_size_um)), unit="micrometer")
     truth = None if clean is None else volume.create_array("clean", volume.shape, np.float32)
-    facts, depth = raw.VolumeFacts(source), volume.plan.shards[-3]
-    slabs = raw.slabs(source, depth, cfg.not_finite)
-    for slab in ctx.progress(slabs, what="reading", unit="slab", total=raw.n_slabs(source.shape, depth)):
-        here: tuple[Any, ...] = (*raw.place(source.shape, slab.t, slab.c), slice(slab.z0, slab.z1))
+    facts = raw.VolumeFacts(source)
+    found = slabs(source, volume.plan, ctx.scratch, facts.seen)
+    for slab in ctx.progress(found, what="reading", unit="slab", total=n_slabs(source.shape, volume.plan)):
+        raw.mend(slab, source, cfg.not_finite)
+        here: tuple[Any, ...] = (*place(source.shape, slab.t, slab.c), slab.z, slab.y)
         volume[here] = slab.voxels
         if truth is not None and clean is not None:
-            truth[here] = clean[slab.z0 : slab.z1]
+            truth[here] = clean[slab.z, slab.y]
         facts.add(slab)
     for message in raw.warnings(facts.frames, source):
         ctx.warn(message)
@@ -213,8 +215,8 @@ def fit(ctx: Context, cfg: config.Fit) -> None:
 
 def open_decode(ctx: Context, cfg: config.Decode) -> WorkPlan:
     """Lay out the decoded volume."""
-    from gigascope.compression.volume import GaussianVolume
     from gigascope.compression.decoded_files import Excerpt, create_decoded
+    from gigascope.compression.volume import GaussianVolume
     from gigascope.runtime.parts import WorkPlan
 
     volume = GaussianVolume(ctx.input_path("gmix"), device=ctx.device).at_level(cfg.factor)
