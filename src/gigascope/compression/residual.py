@@ -1,11 +1,11 @@
-"""The residual layer: what a mixture leaves of a volume, quantised, so that every voxel is within a bound or a PSNR is met.
+"""The residual layer: what a mixture leaves of a volume, quantised so that a bound holds or a PSNR is met.
 
 With the prediction p of :mod:`.integer_decoder` and r = V - p, a brick stores ``q = round(r / (2 e + 1))`` and decodes
-``p + q (2 e + 1)``, which is within e of V for integers; e = 0 is lossless. Without a bound a step with a dead zone takes
-its place, and levels that cost more bits than they are worth are left out. Bricks are coded one by one.
+``p + q (2 e + 1)``, which is within e of V for integers; e = 0 is lossless. Without a bound a step with a dead zone
+takes its place, and levels that cost more bits than they are worth are left out. Bricks are coded one by one.
 
-A brick is a byte of format and flags, a checksum of its code and of the voxels it decodes to (a decoder whose prediction
-differs is caught by it, not believed), 13 weights if :mod:`.residual_mean` found any, and the range coder's bytes.
+A brick is a byte of format and flags, a checksum of its code and of the voxels it decodes to (a decoder that predicts
+something else is caught by it), 13 weights if :mod:`.residual_mean` found any, and the range coder's bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from gigascope.compression import residual_mean, residual_tables
 from gigascope.compression.noise import NoiseModel
@@ -27,12 +27,12 @@ from gigascope.compression.residual_coder import (
     BLOCK,
     NEIGHBOURS,
     VOXEL_BYTES,
+    WRITER,
     Brick,
     Quantiser,
     code,
     finish,
     reader,
-    writer,
 )
 from gigascope.errors import ShapeError, UserError
 
@@ -267,7 +267,7 @@ def _encoded(
         worth[:] = 0
         brick = _brick(residual, classes, flags, mean)
         data = np.zeros(room, np.uint8)
-        coder = code(writer(), data, residual_tables.fresh_model(), brick, quantiser)
+        coder = code(WRITER, data, residual_tables.fresh_model(), brick, quantiser)
         if coder[1]:
             break
         room *= 4
@@ -280,7 +280,8 @@ def _encoded(
 def _decoded(payload: bytes, prediction: I32, mean: NDArray[np.int64] | None, settings: ResidualSettings) -> I32:
     """Residual from its code."""
     residual = np.zeros(prediction.shape, np.int32)
-    flags = np.ones([-(-n // BLOCK) for n in residual.shape], np.uint8)
+    z, y, x = prediction.shape
+    flags = np.ones((-(-z // BLOCK), -(-y // BLOCK), -(-x // BLOCK)), np.uint8)
     brick = _brick(residual, _classes(prediction, settings), flags, mean)
     data = np.frombuffer(payload + b"\0", np.uint8).copy()
     quantiser = Quantiser(settings.spacing, settings.rounding, 0.0, np.zeros(0), np.zeros((0, 0, 0)))

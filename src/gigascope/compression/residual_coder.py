@@ -1,9 +1,9 @@
 """Range coder with adaptive contexts for quantised residuals; encoder and decoder are one loop.
 
-A residual is split, by the class that its surroundings give it (:mod:`.residual_tables`), into a sign, a bucket in unary,
-one adaptive low bit, and bits that are nearly uniform. Every decision has two running estimates of its probability, a
-fast and a slow one, and is coded with their mean. The range has 56 bits and carries into bytes already written; G. N. N.
-Martin, *Range encoding* (Video & Data Recording Conf., Southampton 1979).
+A residual is split, by the class that its surroundings give it (:mod:`.residual_tables`), into a sign, a bucket in
+unary, one adaptive low bit, and bits that are nearly uniform. Every decision has two running estimates of its
+probability, a fast and a slow one, and is coded with their mean. The range has 56 bits and carries into bytes already
+written; G. N. N. Martin, *Range encoding* (Video & Data Recording Conf., Southampton 1979).
 
 Numba keeps the machine code of this file until this file changes: constants that it compiles in are defined here. Inner
 functions take arrays one by one, since numba counts a reference each time one is taken out of a tuple.
@@ -12,12 +12,14 @@ functions take arrays one by one, since numba counts a reference each time one i
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+# a scalar inside numba, which type checkers do not follow
+Int = Any
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -38,7 +40,12 @@ N_MODELS = FLAGS + 4
 PROBABILITY_BITS = 22
 
 # Neighbours already coded (z, y, x), one voxel away: their errors tell that of the prediction.
-NEIGHBOURS = tuple((-1, j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)) + ((0, -1, -1), (0, -1, 0), (0, -1, 1), (0, 0, -1))
+NEIGHBOURS = tuple((-1, j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)) + (
+    (0, -1, -1),
+    (0, -1, 0),
+    (0, -1, 1),
+    (0, 0, -1),
+)
 WEIGHT_BITS = 12
 
 _BOTTOM, _TOP = 1 << 48, 1 << 56
@@ -50,13 +57,14 @@ VOXEL_BYTES = 72
 # no honest level is larger: a residual of 17 bits less a mean of 17 bits
 _LARGEST = 1 << 18
 
-# Running means of what was seen: the first probability counts as 6 observations, then they follow the last 64 and 1024.
-# Bytes of the bench crop at bounds of 0, 10 and 100 grey values change by less than 0.3 % with half or twice of each.
-PRIOR_COUNT, FAST, SLOW = 6, 64, 1024
+# Running means of what was seen: the first probability counts as 6 observations, later ones as the last 128 and 1024.
+# Bytes of the bench crop at bounds of 0, 10 and 100 grey values change by less than 0.1 % with half or twice of each.
+PRIOR_COUNT, FAST, SLOW = 6, 128, 1024
 _RATES = np.array([[(1 << 16) // min(n + PRIOR_COUNT, limit) for limit in (FAST, SLOW)] for n in range(SLOW)])
 
 # Lower end and width of the range, bytes written or read, and bytes there are to read, -1 when writing.
-Coder = tuple[int, int, int, int]
+Coder = tuple[Int, Int, Int, Int]
+WRITER: Coder = (0, _TOP - 1, 0, -1)
 
 
 class Brick(NamedTuple):
@@ -103,11 +111,6 @@ class Quantiser(NamedTuple):
     worth: F64
 
 
-def writer() -> Coder:
-    """State before anything is written."""
-    return 0, _TOP - 1, 0, -1
-
-
 def reader(data: bytes) -> Coder:
     """State before anything is decoded; the first seven bytes are read, zeros where there are fewer."""
     return int.from_bytes(data[:7].ljust(7, b"\0"), "big"), _TOP - 1, 7, len(data)
@@ -139,14 +142,14 @@ def _renormalised(coder: Coder, data: U8) -> Coder:
 
 
 @numba.njit(nogil=True, forceinline=True)
-def _probability(model: I32, slot: int) -> int:
+def _probability(model: I32, slot: Int) -> Int:
     """Of a 1, of 2^16."""
     i = np.uint64(slot)
     return min(max((np.int64(model[i, 0]) + np.int64(model[i, 1])) >> _TO_16_BITS, _LEAST), _MOST)
 
 
 @numba.njit(nogil=True, forceinline=True)
-def _bit(coder: Coder, data: U8, model: I32, slot: int, bit: bool) -> tuple[bool, Coder]:
+def _bit(coder: Coder, data: U8, model: I32, slot: Int, bit: Int) -> tuple[Int, Coder]:
     """Code one decision with the probability of a slot, which learns from it."""
     low, span, at, end = coder
     bound = (span >> 16) * _probability(model, slot)
@@ -157,17 +160,17 @@ def _bit(coder: Coder, data: U8, model: I32, slot: int, bit: bool) -> tuple[bool
     elif not bit:
         low += bound
     span = bound if bit else span - bound
-    i = np.uint64(slot)
+    i: Int = np.uint64(slot)
     fast, slow, n = np.int64(model[i, 0]), np.int64(model[i, 1]), np.uint64(model[i, 2])
     target = np.int64(_ONE) if bit else np.int64(0)
     model[i, 0] = fast + ((target - fast) * _RATES[n, 0] >> 16)
     model[i, 1] = slow + ((target - slow) * _RATES[n, 1] >> 16)
-    model[i, 2] = min(n + 1, SLOW - 1)
+    model[i, 2] = n + 1 if n < SLOW - 1 else n
     return bit, _renormalised((low, span, at, end), data)
 
 
 @numba.njit(nogil=True, forceinline=True)
-def _uniform(coder: Coder, data: U8, value: int, n_bits: int) -> tuple[int, Coder]:
+def _uniform(coder: Coder, data: U8, value: Int, n_bits: Int) -> tuple[Int, Coder]:
     """Code a number of `n_bits` equally probable bits, at most 24."""
     low, span, at, end = coder
     span >>= n_bits
@@ -180,7 +183,7 @@ def _uniform(coder: Coder, data: U8, value: int, n_bits: int) -> tuple[int, Code
 
 
 @numba.njit(nogil=True)
-def _escape(coder: Coder, data: U8, model: I32, first: int, value: int) -> tuple[int, Coder]:
+def _escape(coder: Coder, data: U8, model: I32, first: Int, value: Int) -> tuple[Int, Coder]:
     """Code a number of at most 17 bits: how many bits in unary, then the bits. Exponential Golomb code."""
     n_bits = 0
     while n_bits < N_ESCAPE - 1:
@@ -193,7 +196,7 @@ def _escape(coder: Coder, data: U8, model: I32, first: int, value: int) -> tuple
 
 
 @numba.njit(nogil=True, forceinline=True)
-def _folded(level: int, shift: int) -> int:
+def _folded(level: Int, shift: Int) -> Int:
     """Magnitude that follows the sign; where zero is not coded apart, -1 is the mirror image of 0."""
     if level < 0:
         return -level - 1
@@ -201,7 +204,7 @@ def _folded(level: int, shift: int) -> int:
 
 
 @numba.njit(nogil=True, forceinline=True)
-def _level(coder: Coder, data: U8, model: I32, first: int, shift: int, signs: int, level: int) -> tuple[int, Coder]:
+def _level(coder: Coder, data: U8, model: I32, first: Int, shift: Int, signs: Int, level: Int) -> tuple[Int, Coder]:
     """Code one level with the slots from `first`, `shift` bits of its magnitude apart."""
     if shift == 0:
         something, coder = _bit(coder, data, model, first + ZERO, level != 0)
@@ -228,7 +231,7 @@ def _level(coder: Coder, data: U8, model: I32, first: int, shift: int, signs: in
 
 
 @numba.njit(nogil=True)
-def _look_around(brick: Brick, z: int, y: int) -> None:
+def _look_around(brick: Brick, z: Int, y: Int) -> None:
     """Fill `around` with what the rows and the plane before a row say; the voxel to the left is still to come."""
     n_x = brick.residual.shape[2]
     activity, sign, mean = brick.around[0], brick.around[1], brick.around[2]
@@ -249,7 +252,7 @@ def _look_around(brick: Brick, z: int, y: int) -> None:
 
 
 @numba.njit(nogil=True, forceinline=True)
-def _context(contexts: I16, shifts: I64, expected: int, activity: int) -> int:
+def _context(contexts: I16, shifts: I64, expected: Int, activity: Int) -> Int:
     """Context of a class and of what lies around."""
     c = np.uint64(expected)
     while activity >> shifts[c, 1] >= N_ACTIVITIES and c < np.uint64(N_CLASSES - 4):
@@ -258,14 +261,14 @@ def _context(contexts: I16, shifts: I64, expected: int, activity: int) -> int:
 
 
 @numba.njit(nogil=True, forceinline=True)
-def _quantised(r: int, step: int, rounding: int) -> int:
+def _quantised(r: Int, step: Int, rounding: Int) -> Int:
     if step == 1:
         return r
     return (r + rounding) // step if r >= 0 else -((rounding - r) // step)
 
 
 @numba.njit(nogil=True)
-def _bits(model: I32, bits: F64, first: int, shift: int, signs: int, level: int) -> float:
+def _bits(model: I32, bits: F64, first: Int, shift: Int, signs: Int, level: Int) -> float:
     """About what a level costs now."""
     total = 0.0
     if shift == 0:
@@ -284,7 +287,7 @@ def _bits(model: I32, bits: F64, first: int, shift: int, signs: int, level: int)
 
 
 @numba.njit(nogil=True)
-def _worth_it(model: I32, q: Quantiser, first: int, shift: int, signs: int, r: int) -> tuple[int, float]:
+def _worth_it(model: I32, q: Quantiser, first: Int, shift: Int, signs: Int, r: Int) -> tuple[Int, float]:
     """Of the nearest level, the next one to zero, and zero, that with the least error plus weighted bits; its worth."""
     nearest = _quantised(r, q.step, q.rounding)
     best, least = 0, float(r * r) + q.weight * _bits(model, q.bits, first, shift, signs, 0)
@@ -299,21 +302,28 @@ def _worth_it(model: I32, q: Quantiser, first: int, shift: int, signs: int, r: i
 
 @numba.njit(nogil=True)
 def _code_run(
-    coder: Coder, data: U8, model: I32, brick: Brick, q: Quantiser, z: int, y: int, start: int, stop: int
+    coder: Coder, data: U8, model: I32, brick: Brick, q: Quantiser, z: Int, y: Int, start: Int, stop: Int
 ) -> Coder:
     """Code the voxels from `start` to `stop` of a row that was looked around at."""
     residual, classes, levels = brick.residual[z, y], brick.classes[z, y], brick.levels[z + 1, y + 1]
-    contexts, shifts, activity, sign, before = brick.contexts, brick.shifts, brick.around[0], brick.around[1], brick.around[2]
+    contexts, shifts, activity, sign, before = (
+        brick.contexts,
+        brick.shifts,
+        brick.around[0],
+        brick.around[1],
+        brick.around[2],
+    )
     has_mean, step, rounding, weighted = len(brick.weights) > 0, q.step, q.rounding, q.weight > 0
     last_weight = brick.weights[-1] if has_mean else 0
     coded = brick.coded[z + 1, y + 1] if has_mean else levels
-    mean = np.int64(0)
+    mean: Int = np.int64(0)
     for x in range(start, stop):
         left = np.int64(levels[x])
         context = _context(contexts, shifts, classes[x], activity[x] + 2 * abs(left))
         first, shift = context * N_SLOTS, shifts[np.uint64(context // N_RATIOS), 0]
         positive = sign[x] + (left > 0) - (left < 0)
-        signs, level = 1 + (positive > 0) - (positive < 0), np.int64(0)
+        signs = 1 + (positive > 0) - (positive < 0)
+        level: Int = np.int64(0)
         if has_mean:
             mean = (before[x] + last_weight * coded[x]) >> WEIGHT_BITS
             mean = min(max(mean, -_LARGEST // 4), _LARGEST // 4)
@@ -350,17 +360,10 @@ def _code_flags(coder: Coder, data: U8, model: I32, flags: U8) -> Coder:
 
 @numba.njit(nogil=True, cache=True)
 def code(coder: Coder, data: U8, model: I32, brick: Brick, q: Quantiser) -> Coder:
-    """Code a brick plane by plane, first the flags unless a mean is subtracted.
+    """Code a brick plane by plane, first the flags unless a mean is subtracted; `data` are the bytes.
 
-    Parameters
-    ----------
-    coder : :func:`writer` or :func:`reader`
-    data : bytes to write or read
-    model : (N_MODELS, 3) fast and slow probability of a 1, of 2^22, and number of observations; written
-
-    Returns
-    -------
-    The coder's state; a range of width 0 if the data had too little room to write in
+    `model` is (N_MODELS, 3): fast and slow probability of a 1, of 2^22, and number of observations; written. Returns
+    the coder's state, with a range of width 0 if there was too little room to write in.
     """
     n_z, n_y, n_x = brick.residual.shape
     if len(brick.weights) == 0:
@@ -384,7 +387,7 @@ def code(coder: Coder, data: U8, model: I32, brick: Brick, q: Quantiser) -> Code
 
 
 @numba.njit(nogil=True, cache=True)
-def finish(coder: Coder, data: U8) -> int:
+def finish(coder: Coder, data: U8) -> Int:
     """Write the shortest number within the range; zeros behind it need not be kept. Returns the bytes to keep."""
     low = (coder[0] + _BOTTOM - 1) & ~np.int64(_BOTTOM - 1)
     at = _renormalised((low, np.int64(_BOTTOM >> 1), coder[2], coder[3]), data)[2]

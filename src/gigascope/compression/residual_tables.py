@@ -76,7 +76,7 @@ def contexts() -> NDArray[np.int16]:
     # below one step most neighbours are zero, and their sum says more than an estimate of spread from it
     sparse = np.searchsorted([1, 2, 3, 5, 7, 11, 17], activity, side="right")
     for k in range(N_CLASSES):
-        sd = activity * float(1 << activity_shift(k)) * (SD_PER_MEAN / ACTIVITY_WEIGHT)
+        sd = activity.astype(np.float64) * float(1 << activity_shift(k)) * (SD_PER_MEAN / ACTIVITY_WEIGHT)
         found = classes_of(sd).astype(np.int64)
         excess = found - k
         # quarter octaves of the neighbours over the noise: up to -4 | -3 -2 | -1 | 0 | 1 | 2 | 3 4 | 5 and more

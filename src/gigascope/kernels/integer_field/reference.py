@@ -17,7 +17,8 @@ def add_(field: Tensor, gaussians: Tensor, origin: tuple[int, int, int]) -> None
         if all(a < b for a, b in zip(low, high)):
             box = tuple(slice(a, b) for a, b in zip(low, high))
             places = [torch.arange(a, b, device=field.device) + o for a, b, o in zip(low, high, origin)]
-            field[box] += term(row, *torch.meshgrid(*places, indexing="ij"), table)
+            z, y, x = torch.meshgrid(*places, indexing="ij")
+            field[box] += term(row, z, y, x, table)
 
 
 def term(row: Tensor, z: Tensor, y: Tensor, x: Tensor, table: Tensor) -> Tensor:
