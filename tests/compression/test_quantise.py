@@ -118,10 +118,11 @@ def test_adaptive_steps_spend_theta_on_every_parameter() -> None:
     law = Quantiser(adaptive=True, theta=theta, delta_min=1e-4)
     symbols, rows = quantise(mixture, SHAPE, law)
     errors = squared_errors(mixture[torch.from_numpy(rows)], dequantise(symbols, SHAPE, law))
-    # ten parameters, second order; half octaves of the class make single Gaussians differ by up to 1.5 either way
-    assert errors.mean() == pytest.approx(10 * theta, rel=0.1)
-    strong = torch.from_numpy(np.abs(symbols.amplitude) > np.median(np.abs(symbols.amplitude)))
-    assert errors[strong].mean() == pytest.approx(float(errors[~strong].mean()), rel=0.2)
+    # Ten parameters, to second order, so of Gaussians above ten steps. Half octaves of the class make single ones
+    # differ by up to 1.5 either way: the mean of a thousand is within a few per cent.
+    size = torch.from_numpy(np.abs(symbols.amplitude))
+    for low, high in ((12, 48), (48, 192), (192, 1 << 20)):
+        assert errors[(size >= low) & (size < high)].mean() == pytest.approx(10 * theta, rel=0.15)
 
 
 def test_fixed_steps_round_to_the_nearest() -> None:

@@ -31,11 +31,14 @@ from torch import Tensor
 from gigascope.compression import exact, frames
 from gigascope.compression.quantiser import CELL, Quantiser
 
-# Places in a cell along an axis, rings on the half sphere, steps of a roll: far beyond what any use needs.
-_MOST = 1 << 14
+# Places in a cell along an axis and steps of a roll; rings on the half sphere: far beyond what any use needs.
+MOST = 1 << 14
+MOST_RINGS = 1 << 11
+# of differences of log scales, for the grids of frames
+MOST_UNLIKE = 8.0
 _LARGEST = 1 << 20
 # pi^(3/4)
-_ROOT_PI = math.sqrt(math.pi * math.sqrt(math.pi))
+ROOT_PI = math.sqrt(math.pi * math.sqrt(math.pi))
 
 
 def to_integers(
@@ -146,7 +149,7 @@ class RotationGrid:
         far = _unlikeness(upper + lower, step)
         roll = _unlikeness(torch.minimum(upper, lower), step)
         tilt = torch.sqrt((near * near + far * far) / 2)
-        n_rings = _count((math.pi / 4) * tilt / delta, 0)
+        n_rings = _count((math.pi / 4) * tilt / delta, 0, MOST_RINGS)
         return RotationGrid(n_rings, _count((math.pi / 2) * roll / delta, 1), last, tilt == 0, roll == 0)
 
 
@@ -173,13 +176,13 @@ def _frame(rotation: Tensor, grid: RotationGrid, latent: Tensor | None) -> Tenso
     return frames.smallest_angle(q)
 
 
-def _count(wanted: Tensor, least: int) -> Tensor:
-    return torch.clamp(torch.round(wanted), least, _MOST).to(torch.int64)
+def _count(wanted: Tensor, least: int, most: int = MOST) -> Tensor:
+    return torch.clamp(torch.round(wanted), least, most).to(torch.int64)
 
 
 def _unlikeness(difference: Tensor, step: Tensor) -> Tensor:
     """sigma_i / sigma_j - sigma_j / sigma_i of scales so many steps apart, at most e^8."""
-    x = torch.clamp(difference.to(torch.float64) * step, max=8.0)
+    x = torch.clamp(difference.to(torch.float64) * step, max=MOST_UNLIKE)
     return exact.exp(x) - exact.exp(-x)
 
 
@@ -198,7 +201,7 @@ def _middle(quantiser: Quantiser) -> float:
 
 def root_energy(log_scales: Tensor) -> Tensor:
     """sqrt(S)."""
-    return _ROOT_PI * exact.exp((log_scales[:, 0] + log_scales[:, 1] + log_scales[:, 2]) / 2)
+    return ROOT_PI * exact.exp((log_scales[:, 0] + log_scales[:, 1] + log_scales[:, 2]) / 2)
 
 
 def _roll(q: Tensor, direction: Tensor, last: Tensor) -> Tensor:

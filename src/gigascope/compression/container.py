@@ -22,7 +22,9 @@ from gigascope.compression import background_code, compact
 from gigascope.compression.compact import CompactFile, Spool
 from gigascope.compression.header import BackgroundScale, Header, Intensity
 from gigascope.compression.index import BrickIndex, BrickPlaces, Index, box_of
+from gigascope.compression.law_rows import law_rows
 from gigascope.compression.mixture import Mixture
+from gigascope.compression.model_fit import fit
 from gigascope.compression.models import Models
 from gigascope.compression.payload import MOST, Coder, Damaged
 from gigascope.compression.quantise import Symbols, dequantise, quantise
@@ -131,6 +133,10 @@ class Gmix:
         symbols = self.read_symbols(frame, index)
         mixture = dequantise(symbols, self.header.brick, self.header.quantiser, self.header.amplitude_scale)
         return mixture.moved([float(i * b) for i, b in zip(index, self.header.brick)])
+
+    def read_bricks(self, frame: int, indices: Iterable[Index]) -> list[Mixture]:
+        """Several bricks, each as :meth:`read_brick` gives it."""
+        return [self.read_brick(frame, index) for index in indices]
 
     def read_symbols(self, frame: int, index: Index) -> Symbols:
         """Integers of the Gaussians of a brick."""
@@ -278,8 +284,9 @@ def _encode(header: Header, frames: Bricks, payload: Spool) -> tuple[Models, Bri
     def flush() -> None:
         nonlocal coder, models
         if coder is None:
-            models = Models.fitted((symbols for _, symbols in waiting), header.brick, header.quantiser)
-            coder = Coder(models, header.brick, header.quantiser)
+            law = header.quantiser
+            models = fit([symbols for _, symbols in waiting], header.brick, law, law_rows(law, 1.0))
+            coder = Coder(models, header.brick, law)
         for row, symbols in waiting:
             data = coder.encode(symbols)
             payload.append(data)

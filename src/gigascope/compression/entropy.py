@@ -3,17 +3,18 @@
 rANS (Duda, arXiv:1311.2540) with 32-bit states, bytes, and frequencies that sum to 2^16. What was coded last is decoded
 first, so coders collect all (start, frequency) in the order of decoding and hand them over at once. The state begins
 at 0 and not, as usual, at the lower end of its interval: a stream costs its information and two bytes on average.
-A decoder that ends with another state than 0, or with bytes left, has not read what was written.
+A decoder that ends with another state than 0, or with bytes left, has not read what was written; the reverse does not
+hold, so files have checksums.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gigascope.compression.compiled import compiled
 from gigascope.errors import ShapeError
 
 BITS = 16
@@ -23,8 +24,6 @@ LOW = 1 << 23
 
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
-
-_njit = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
 class Damaged(ValueError):
@@ -127,7 +126,9 @@ def encode_integers(columns: Sequence[ArrayLike]) -> bytes:
     """
     lengths = np.array([np.size(column) for column in columns], np.int64)
     values = np.concatenate([np.asarray(column, np.int64).ravel() for column in columns] or [np.zeros(0, np.int64)])
-    parts = np.empty((64 * len(values) + 1, 2), np.int64)
+    # the length in unary, and the digits after the first; zigzag doubles the size
+    digits = np.frexp(np.abs(values).astype(np.float64))[1].astype(np.int64) + 2
+    parts = np.empty((int((2 * digits + 1).sum()) + 1, 2), np.int64)
     n_parts = _model_integers(values, lengths, parts)
     return encode(parts[:n_parts, 0], parts[:n_parts, 1])
 
@@ -153,7 +154,7 @@ def integers(decoder: Decoder, length: int) -> I64:
     return values
 
 
-@_njit
+@compiled
 def _encode(starts, frequencies, buffer):  # type: ignore[no-untyped-def]
     x = np.uint64(0)
     place = len(buffer)
@@ -171,7 +172,7 @@ def _encode(starts, frequencies, buffer):  # type: ignore[no-untyped-def]
     return place
 
 
-@_njit
+@compiled
 def _refill(data, state):  # type: ignore[no-untyped-def]
     x, place = state[0], state[1]
     while x < LOW and place < len(data):
@@ -180,7 +181,7 @@ def _refill(data, state):  # type: ignore[no-untyped-def]
     state[0], state[1] = x, place
 
 
-@_njit
+@compiled
 def advance(data, state, start, frequency):  # type: ignore[no-untyped-def]
     """Take the symbol with this part of the interval off the stream."""
     x = state[0]
@@ -188,7 +189,7 @@ def advance(data, state, start, frequency):  # type: ignore[no-untyped-def]
     _refill(data, state)
 
 
-@_njit
+@compiled
 def take_uniform(data, state, count):  # type: ignore[no-untyped-def]
     """Next of `count` equally probable values."""
     slot = np.int64(state[0] & np.uint64(TOTAL - 1))
@@ -198,7 +199,7 @@ def take_uniform(data, state, count):  # type: ignore[no-untyped-def]
     return value
 
 
-@_njit
+@compiled
 def take(data, state, cumulative, first, stop):  # type: ignore[no-untyped-def]
     """Next value by the table `cumulative[first:stop]`."""
     slot = np.int64(state[0] & np.uint64(TOTAL - 1))
@@ -213,7 +214,7 @@ def take(data, state, cumulative, first, stop):  # type: ignore[no-untyped-def]
     return low - first
 
 
-@_njit
+@compiled
 def _uniform(data, state, counts):  # type: ignore[no-untyped-def]
     values = np.empty(len(counts), np.int64)
     for i in range(len(counts)):
@@ -221,7 +222,7 @@ def _uniform(data, state, counts):  # type: ignore[no-untyped-def]
     return values
 
 
-@_njit
+@compiled
 def _by_tables(data, state, cumulative, first, which):  # type: ignore[no-untyped-def]
     values = np.empty(len(which), np.int64)
     for i in range(len(which)):
@@ -235,7 +236,7 @@ _MEMORY = 64
 _LENGTHS = 64
 
 
-@_njit
+@compiled
 def _learn(model, bit):  # type: ignore[no-untyped-def]
     model[1] = min(model[1] + 1, _MEMORY)
     target = TOTAL * bit
@@ -243,7 +244,7 @@ def _learn(model, bit):  # type: ignore[no-untyped-def]
     model[0] = min(max(model[0], 64), TOTAL - 64)
 
 
-@_njit
+@compiled
 def _new_models():  # type: ignore[no-untyped-def]
     # [length before, at most 8][bit of the unary length], then [length][second bit]
     models = np.zeros((10, _LENGTHS, 2), np.int64)
@@ -251,7 +252,7 @@ def _new_models():  # type: ignore[no-untyped-def]
     return models
 
 
-@_njit
+@compiled
 def _model_integers(values, lengths, parts):  # type: ignore[no-untyped-def]
     n = 0
     place = 0
@@ -287,7 +288,7 @@ def _model_integers(values, lengths, parts):  # type: ignore[no-untyped-def]
     return n
 
 
-@_njit
+@compiled
 def _take_bit(data, state, p):  # type: ignore[no-untyped-def]
     if np.int64(state[0] & np.uint64(TOTAL - 1)) < p:
         advance(data, state, 0, p)
@@ -296,7 +297,7 @@ def _take_bit(data, state, p):  # type: ignore[no-untyped-def]
     return 0
 
 
-@_njit
+@compiled
 def _read_integers(data, state, values):  # type: ignore[no-untyped-def]
     models = _new_models()
     before = 0

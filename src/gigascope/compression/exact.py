@@ -7,23 +7,23 @@ is the same number everywhere. Errors are a few units in the last place.
 
 from __future__ import annotations
 
+import functools
 import math
 from decimal import Context, Decimal
 
 import torch
 from torch import Tensor
 
-_LN2_HIGH = 0.693147180369123816490  # 32 bits: k times it is exact
-_LN2_LOW = 1.90821492927058770002e-10
-_LOG2_E = 1.4426950408889634074
-_HALF_PI_HIGH = 1.57079632673412561417  # 33 bits
-_HALF_PI_LOW = 6.07710050650619224932e-11
+# constants and coefficients, which law_rows takes from here
+LN2_HIGH = 0.693147180369123816490  # 32 bits: k times it is exact
+LN2_LOW = 1.90821492927058770002e-10
+LOG2_E = 1.4426950408889634074
+HALF_PI_HIGH = 1.57079632673412561417  # 33 bits
+HALF_PI_LOW = 6.07710050650619224932e-11
 
-_EXP = [1 / math.factorial(n) for n in range(15)]
-_SIN = [(-1) ** n / math.factorial(2 * n + 1) for n in range(9)]
-_COS = [(-1) ** n / math.factorial(2 * n) for n in range(9)]
-# exact, and by table, since a power function need not be
-_POWERS = torch.tensor([2.0**k for k in range(-128, 129)], dtype=torch.float64)
+EXP = [1 / math.factorial(n) for n in range(15)]
+SIN = [(-1) ** n / math.factorial(2 * n + 1) for n in range(9)]
+COS = [(-1) ** n / math.factorial(2 * n) for n in range(9)]
 
 
 def log(value: float) -> float:
@@ -33,21 +33,27 @@ def log(value: float) -> float:
 
 def exp(x: Tensor) -> Tensor:
     """Exponential of float64, \\|x\\| < 88."""
-    k = torch.round(x * _LOG2_E)
-    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
-    return _polynomial(r, _EXP) * _POWERS.to(x.device)[k.to(torch.int64) + 128]
+    k = torch.round(x * LOG2_E)
+    r = (x - k * LN2_HIGH) - k * LN2_LOW
+    return _polynomial(r, EXP) * _powers(x.device)[k.to(torch.int64) + 128]
 
 
 def sincos(x: Tensor) -> tuple[Tensor, Tensor]:
     """Sine and cosine of float64, 0 <= x < 8."""
     k = torch.round(x * (2 / math.pi))
-    r = (x - k * _HALF_PI_HIGH) - k * _HALF_PI_LOW
+    r = (x - k * HALF_PI_HIGH) - k * HALF_PI_LOW
     square = r * r
-    sine, cosine = r * _polynomial(square, _SIN), _polynomial(square, _COS)
+    sine, cosine = r * _polynomial(square, SIN), _polynomial(square, COS)
     quadrant = k.to(torch.int64) & 3
     swap, negative_sine, negative_cosine = (quadrant & 1) == 1, quadrant >= 2, (quadrant == 1) | (quadrant == 2)
     sine, cosine = torch.where(swap, cosine, sine), torch.where(swap, sine, cosine)
     return torch.where(negative_sine, -sine, sine), torch.where(negative_cosine, -cosine, cosine)
+
+
+@functools.cache
+def _powers(device: torch.device) -> Tensor:
+    """Powers of two from -128, exact; a power function need not be."""
+    return torch.tensor([2.0**k for k in range(-128, 129)], dtype=torch.float64, device=device)
 
 
 def _polynomial(x: Tensor, coefficients: list[float]) -> Tensor:

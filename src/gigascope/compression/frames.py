@@ -99,10 +99,20 @@ def smallest_angle(q: Tensor) -> Tensor:
 def aligned(q: Tensor, reference: Tensor) -> Tensor:
     """Of the four frames (times two signs) of an ellipsoid the one nearest to `reference` (N, 4)."""
     relative = multiply(conjugate(q), reference)
-    place = relative.abs().argmax(dim=1, keepdim=True)
+    place = _first_largest(relative.abs())
     sign = torch.where(relative.gather(1, place) < 0, -1.0, 1.0)
     unit = torch.zeros_like(q).scatter_(1, place, sign.to(q.dtype))
     return multiply(q, unit)
+
+
+def _first_largest(sizes: Tensor) -> Tensor:
+    """(N, 1) place of the largest of (N, 4), the first where several are equal, which argmax does not promise."""
+    place = torch.zeros_like(sizes[:, :1], dtype=torch.int64)
+    largest = sizes[:, :1]
+    for k in range(1, sizes.shape[1]):
+        place = torch.where(sizes[:, k : k + 1] > largest, k, place)
+        largest = torch.maximum(largest, sizes[:, k : k + 1])
+    return place
 
 
 def directions(n_rings: Tensor, ring: Tensor, azimuth: Tensor) -> Tensor:
@@ -110,21 +120,27 @@ def directions(n_rings: Tensor, ring: Tensor, azimuth: Tensor) -> Tensor:
 
     `n_rings` rings of equal height in polar angle, ring k with :func:`ring_cells` cells; 0 rings is the pole alone.
     """
-    height = (math.pi / 2) / torch.clamp(n_rings, min=1).to(torch.float64)
+    height = _ring_height(n_rings)
     sine, cosine = exact.sincos((ring.to(torch.float64) + 0.5) * height)
     none = n_rings == 0
     sine, cosine = sine.masked_fill(none, 0.0), cosine.masked_fill(none, 1.0)
-    turn = azimuth.to(torch.float64) * (2 * math.pi) / ring_cells(n_rings, ring).to(torch.float64)
+    turn = (azimuth.to(torch.float64) + 0.5) * (2 * math.pi) / ring_cells(n_rings, ring).to(torch.float64)
     sine_turn, cosine_turn = exact.sincos(turn)
     return torch.stack((cosine, sine * cosine_turn, sine * sine_turn), dim=1)
 
 
 def ring_cells(n_rings: Tensor, ring: Tensor) -> Tensor:
     """(N,) int64, cells of ring `ring` of `n_rings`, so many that they are about as wide as they are high."""
-    height = (math.pi / 2) / torch.clamp(n_rings, min=1).to(torch.float64)
+    height = _ring_height(n_rings)
     sine, _ = exact.sincos((ring.to(torch.float64) + 0.5) * height)
     cells = torch.round((2 * math.pi) * sine / height).to(torch.int64)
     return torch.where(n_rings == 0, 1, torch.clamp(cells, min=1))
+
+
+def _ring_height(n_rings: Tensor) -> Tensor:
+    count = torch.clamp(n_rings, min=1).to(torch.float64)
+    # a number divided by a tensor would be its product with the reciprocal, which rounds twice
+    return torch.full_like(count, math.pi / 2) / count
 
 
 def nearest_cell(n_rings: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +152,7 @@ def nearest_cell(n_rings: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     ring = torch.minimum(ring, torch.clamp(n_rings - 1, min=0))
     cells = ring_cells(n_rings, ring)
     turn = torch.atan2(direction[:, 2], direction[:, 1]) * cells.to(torch.float64) / (2 * math.pi)
-    return ring, torch.remainder(torch.round(turn).to(torch.int64), cells)
+    return ring, torch.remainder(torch.floor(turn).to(torch.int64), cells)
 
 
 def about_pole(direction: Tensor, angle: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gigascope.compression import adaptive_law, fixed_law, frames, morton
+from gigascope.compression import adaptive_law, fixed_law, frames, law_rows, morton
 from gigascope.compression.mixture import Mixture
 from gigascope.compression.quantiser import CELL, LEVEL_0, Quantiser
 from gigascope.errors import ShapeError
@@ -122,11 +122,10 @@ def dequantise(symbols: Symbols, shape: Sequence[int], quantiser: Quantiser, amp
     -------
     mixture on the CPU, means relative to the brick's first voxel, quaternions in the canonical frame
     """
-    cell, place, scales, rotation, amplitude = symbols.tensors
-    log_scales, rotations, counts = _geometry(scales, rotation, amplitude, quantiser)
-    values = _amplitudes(amplitude, log_scales, quantiser, amplitude_scale)
-    columns = (_position(cell, place, counts), log_scales, rotations, values)
-    return Mixture(*(column.to(torch.float32) for column in columns))
+    n = len(symbols)
+    columns = [np.empty((n, *shape), np.float32) for shape in ((3,), (3,), (4,), ())]
+    law_rows.dequantise(law_rows.law_rows(quantiser, amplitude_scale), *symbols.columns, *columns)
+    return Mixture(*(torch.from_numpy(column) for column in columns))
 
 
 def straight_through(
