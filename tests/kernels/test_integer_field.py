@@ -155,3 +155,22 @@ def test_triton_gives_the_same_integers_in_its_interpreter(repository):
     assert finished.returncode == 0
     assert re.search(r"(\d+) passed", finished.stdout) is not None
     assert "skipped" not in finished.stdout
+
+
+@pytest.mark.slow
+def test_triton_compiles_to_machine_code_of_a_gpu():
+    triton = pytest.importorskip("triton", reason="triton, of the extra dev, compiles kernels")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("the interpreter has taken the compiler's place in this process")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from gigascope.kernels.integer_field import cuda
+
+    tiles = dict(zip("ZYX", cuda.TILE))
+    names = [parameter.name for parameter in cuda._add.params]
+    types = {name: "constexpr" if name in tiles else "i32" for name in names}
+    types |= dict.fromkeys(("field", "gaussians", "tiles", "starts", "stops", "members"), "*i64") | {"table": "*i32"}
+    source = ASTSource(cuda._add, types, {(names.index(name),): side for name, side in tiles.items()})
+    binary = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": cuda.WARPS})
+    assert len(binary.asm["cubin"]) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gigascope.kernels import gaussians, projector, tv, warp
+from gigascope.kernels import gaussians, integer_field, projector, tv, warp
 
 
 def warm() -> None:
@@ -43,6 +43,9 @@ def warm() -> None:
     parameters = [tensor.detach().clone() for tensor in leaves]
     state = torch.zeros(2, 11), torch.zeros(2, 11), torch.zeros(2, dtype=torch.int32)
     gaussians.adam_(*parameters, [torch.ones_like(tensor) for tensor in parameters], *state, (0.1, 0.1, 0.1, 0.1))
+    row = torch.zeros(1, 21, dtype=torch.int64)
+    row[:, 7:10], row[:, 13] = 1 << 31, 1 << 32
+    integer_field.add_(torch.zeros(3, 4, 5, dtype=torch.int64), row, (0, 0, 0))
 
 
 if __name__ == "__main__":
