@@ -159,7 +159,7 @@ def encode_brick(values: NDArray, prediction: NDArray, settings: ResidualSetting
 
     Returns
     -------
-    bytes : the same on every machine
+    bytes : every machine decodes them to the same voxels; equal input gives equal bytes on one machine
 
     Raises
     ------
