@@ -6,15 +6,15 @@ pages. The payloads of the bricks follow. Array `r` holds the residual layer.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,12 @@ from gigascope.compression.archive import Reader, Writer
 from gigascope.compression.header import Header
 from gigascope.compression.index import BrickIndex, BrickPlaces
 from gigascope.compression.models import Models
+from gigascope.compression.pages import PAGE, Pages
 from gigascope.errors import UserError
 
-# Checked, and read, as a whole.
-PAGE = 1 << 15
+if TYPE_CHECKING:
+    from gigascope.compression.encoding import Encoded
+
 # Bytes of a chunk of the arrays, each one entry of the archive.
 CHUNK = 1 << 24
 HEAD = struct.Struct("<III")
@@ -65,11 +67,11 @@ class CompactFile:
 
     def payload(self, start: int, stop: int) -> bytes:
         """Bytes of the payloads, checked by whole pages."""
-        return self._pages("p", self._head_size, self._sums, start, stop, self._n_payload)
+        return self._payload.part(start, stop)
 
     def residual(self, start: int, stop: int) -> bytes:
         """Bytes of the residual layer, checked by whole pages."""
-        return self._pages("r", 0, self._residual_sums, start, stop, self._n_residual)
+        return self._residual.part(start, stop)
 
     def damaged(self, what: str) -> UserError:
         """The refusal of a file that is not as it was written."""
@@ -78,7 +80,7 @@ class CompactFile:
     def bytes_by_component(self) -> dict[str, int]:
         """Every byte of the file."""
         residual = sum(e.packed for e in self.archive.entries.values() if e.name.startswith("r/c/"))
-        found = dict(self._parts, payload=self._n_payload, residual=residual)
+        found = dict(self._parts, payload=self._payload.size, residual=residual)
         return {"header": self.archive.size - sum(found.values()), **found}
 
     def close(self) -> None:
@@ -101,7 +103,6 @@ class CompactFile:
         head = self._bytes("p", 0, size)
         if zlib.crc32(head[8:]) != checksum:
             raise self.damaged("its head was altered: its checksum differs")
-        self._head_size = size
         try:
             self._read_head(head, n_stream)
         except (entropy.Damaged, ValueError) as error:
@@ -125,12 +126,13 @@ class CompactFile:
         self.background = [background_code.from_residuals(row, shape) for row in left]
         places.append(int(decoder.state[1]))
         decoder.end()
-        self._n_payload, self._n_residual = int(self.index.lengths.sum()), int(self.index.residuals.sum())
+        sizes = int(self.index.lengths.sum()), int(self.index.residuals.sum())
         sums = np.frombuffer(head, "<u4", offset=HEAD.size + n_stream)
-        n_pages = [-(-size // PAGE) for size in (self._n_payload, self._n_residual)]
+        n_pages = [-(-size // PAGE) for size in sizes]
         if len(sums) != sum(n_pages):
             raise entropy.Damaged("the number of checksums differs")
-        self._sums, self._residual_sums = sums[: n_pages[0]], sums[n_pages[0] :]
+        self._payload = Pages(sizes[0], functools.partial(self._page, "p", len(head), sums[: n_pages[0]]))
+        self._residual = Pages(sizes[1], functools.partial(self._page, "r", 0, sums[n_pages[0] :]))
         tables, index, background = np.diff(places).tolist()
         self._parts = {"tables": tables, "index": index + 4 * len(sums), "background": background}
 
@@ -148,59 +150,20 @@ class CompactFile:
             start += end - place
         return b"".join(parts)
 
-    def _pages(self, name: str, first: int, sums: NDArray, start: int, stop: int, size: int) -> bytes:
-        if start >= stop:
-            return b""
-        low, high = start // PAGE, -(-stop // PAGE)
-        data = self._bytes(name, first + low * PAGE, first + min(high * PAGE, size))
-        for page in range(low, high):
-            begin = (page - low) * PAGE
-            if zlib.crc32(data[begin : begin + PAGE]) != sums[page]:
-                raise self.damaged(f"page {page} of {name} was altered: its checksum differs")
-        return data[start - low * PAGE : stop - low * PAGE]
+    def _page(self, name: str, first: int, sums: NDArray, start: int, stop: int) -> bytes:
+        data = self._bytes(name, first + start, first + stop)
+        if zlib.crc32(data) != sums[start // PAGE]:
+            raise self.damaged(f"bytes {start} to {stop} of {name} were altered: their checksum differs")
+        return data
 
 
-class Spool:
-    """Bytes on their way into an array, in a file without a name, and the checksums of their pages."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - see close
-        self.size = 0
-
-    def append(self, data: bytes) -> None:
-        """Add to the end."""
-        self.file.write(data)
-        self.size += len(data)
-
-    def checksums(self) -> bytes:
-        """CRC-32 of each page, little-endian."""
-        self.file.seek(0)
-        return b"".join(struct.pack("<I", zlib.crc32(page)) for page in iter(lambda: self.file.read(PAGE), b""))
-
-    def pieces(self) -> Iterator[bytes]:
-        """All bytes, in order."""
-        self.file.seek(0)
-        yield from iter(lambda: self.file.read(CHUNK), b"")
-
-    def close(self) -> None:
-        """Drop it."""
-        self.file.close()
-
-
-def write(
-    path: Path,
-    header: Header,
-    models: Models,
-    index: BrickIndex,
-    background: list[I64],
-    payload: Spool,
-    residual: Spool,
-) -> None:
+def write(path: Path, encoded: Encoded) -> None:
     """Write a compact file in place of one that is there, all or nothing."""
+    header, payload, residual = encoded.header, encoded.payload, encoded.residual
     columns = [
-        *models.columns,
-        *index.columns(header.brick, residual=header.residual is not None),
-        *(background_code.residuals(grid) for grid in background),
+        *encoded.models.columns,
+        *encoded.index.columns(header.brick, residual=header.residual is not None),
+        *(background_code.residuals(grid) for grid in encoded.background),
     ]
     stream = entropy.encode_integers(columns)
     body = struct.pack("<I", len(stream)) + stream + payload.checksums() + residual.checksums()

@@ -6,43 +6,30 @@ a Zarr group, which also has the plain tables of the Gaussians; see :mod:`gigasc
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gigascope.compression import background_code, compact
-from gigascope.compression.compact import CompactFile, Spool
+from gigascope.compression import background_code, compact, group, tables
+from gigascope.compression.compact import CompactFile
+from gigascope.compression.encoding import Bricks, Residuals, encode, split
+from gigascope.compression.group import GroupFile
 from gigascope.compression.header import BackgroundScale, Header, Intensity
-from gigascope.compression.index import BrickIndex, BrickPlaces, Index, box_of
-from gigascope.compression.law_rows import law_rows
+from gigascope.compression.index import BrickIndex, BrickPlaces, Index
 from gigascope.compression.mixture import Mixture
-from gigascope.compression.model_fit import fit
-from gigascope.compression.models import Models
-from gigascope.compression.payload import MOST, Coder, Damaged
-from gigascope.compression.quantise import Symbols, dequantise, quantise
+from gigascope.compression.payload import Coder, Damaged
+from gigascope.compression.quantise import Symbols, dequantise
 from gigascope.errors import ShapeError
+from gigascope.store.commit import finish
+from gigascope.store.create import StoreWriter, create_store
 from gigascope.store.disk import disk_errors
 
-__all__ = ["BackgroundScale", "Gmix", "Header", "Intensity", "write_compact"]
-
-Key = tuple[int, int, int, int]
-Brick = Mixture | Symbols
-Bricks = Mapping[Key, Brick] | Iterable[tuple[Key, Brick]]
-Residuals = Mapping[Key, bytes] | Iterable[tuple[Key, bytes]]
-
-# Gaussians from which the probabilities are learnt: the first ones of a large volume, all of a small one.
-LEARN_FROM = 1 << 17
-# Weight with which a cell of the background counts for the squared error: its voxels times (2/3)^3, the mean square of
-# the trilinear weights.
-_CELL_WEIGHT = (2 / 3) ** 3
+__all__ = ["BackgroundScale", "Bricks", "Gmix", "Header", "Intensity", "split", "write_compact", "write_group"]
 
 
 class Gmix:
@@ -134,6 +121,22 @@ class Gmix:
         mixture = dequantise(symbols, self.header.brick, self.header.quantiser, self.header.amplitude_scale)
         return mixture.moved([float(i * b) for i, b in zip(index, self.header.brick)])
 
+    def read_table(self, frame: int, index: Index) -> Mixture:
+        """Gaussians of a brick from the plain tables (level 0) of a group, means relative to the volume's first voxel.
+
+        Raises
+        ------
+        ShapeError : no such brick, or a compact file, which has no tables
+        UserError : the store was altered
+        """
+        if not isinstance(self._file, GroupFile):
+            raise ShapeError(f"{self.path.name} is a compact file: it has no tables")
+        row = self._row(frame, index)
+        start = int(self._index.counts[:row].sum())
+        with self._lock:
+            mixture = self._file.table(start, start + int(self._index.counts[row]))
+        return mixture.moved([float(i * b) for i, b in zip(index, self.header.brick)])
+
     def read_bricks(self, frame: int, indices: Iterable[Index]) -> list[Mixture]:
         """Several bricks, each as :meth:`read_brick` gives it."""
         return [self.read_brick(frame, index) for index in indices]
@@ -221,135 +224,52 @@ def write_compact(
     UserError : the disk is full or may not be written
     """
     path = Path(path)
-    if (residual is None) != (header.residual is None):
-        raise ShapeError("a residual layer needs header.residual, and the other way round")
-    grids = np.asarray(backgrounds, np.float32)
-    if grids.shape != (header.n_frames, *header.background_shape):
-        raise ShapeError(f"backgrounds {grids.shape}, expected {(header.n_frames, *header.background_shape)}")
-    steps = [background_step or default_background_step(header, frame) for frame in range(header.n_frames)]
-    scales, integers = zip(*(background_code.quantise(grid, step) for grid, step in zip(grids, steps)))
-    header = replace(header, background=tuple(scales))
     with disk_errors(path):
-        payload, extra = Spool(path.parent), Spool(path.parent)
+        encoded = encode(path.parent, header, frames, backgrounds, residual, background_step)
         try:
-            models, index = _encode(header, frames, payload)
-            lengths = _spool_residuals(BrickPlaces(header), residual or {}, extra)
-            compact.write(path, header, models, replace(index, residuals=lengths), list(integers), payload, extra)
+            compact.write(path, encoded)
         finally:
-            payload.close()
-            extra.close()
+            encoded.close()
 
 
-def default_background_step(header: Header, frame: int) -> float:
-    """Step of the background's integers whose error is worth what it saves: like any parameter's of the Gaussians."""
-    if header.quantiser.adaptive:
-        return math.sqrt(12 * header.quantiser.theta / (_CELL_WEIGHT * math.prod(header.cell)))
-    # an eighth of the noise's standard deviation
-    return header.eps[frame] / 2
-
-
-def in_order(places: BrickPlaces, given: Mapping[Key, Any] | Iterable[tuple[Key, Any]]) -> Iterator[tuple[int, Any]]:
-    """Rows of the index and values, in the order of the file.
-
-    Raises
-    ------
-    ShapeError : a brick that does not exist, or an iterator that is not in order
-    """
-
-    def row(key: Key) -> int:
-        try:
-            return places.row(key[0], key[1:])
-        except KeyError:
-            raise ShapeError(f"there is no brick {key[1:]} of frame {key[0]}") from None
-
-    if isinstance(given, Mapping):
-        yield from ((r, given[key]) for r, key in sorted((row(key), key) for key in given))
-        return
-    last = -1
-    for key, value in given:
-        if row(key) <= last:
-            raise ShapeError(f"brick {key} comes after {places.key(last)}, the order is by frame and Morton code")
-        last = row(key)
-        yield last, value
-
-
-def _encode(header: Header, frames: Bricks, payload: Spool) -> tuple[Models, BrickIndex]:
-    places = BrickPlaces(header)
-    n = len(places)
-    index = BrickIndex(*(np.zeros(s, np.int64) for s in (n, n, (n, 6), n)))
-    waiting: list[tuple[int, Symbols]] = []
-    coder: Coder | None = None
-    models: Models | None = None
-
-    def flush() -> None:
-        nonlocal coder, models
-        if coder is None:
-            law = header.quantiser
-            models = fit([symbols for _, symbols in waiting], header.brick, law, law_rows(law, 1.0))
-            coder = Coder(models, header.brick, law)
-        for row, symbols in waiting:
-            data = coder.encode(symbols)
-            payload.append(data)
-            index.lengths[row] = len(data)
-        waiting.clear()
-
-    n_waiting = 0
-    for row, brick in in_order(places, frames):
-        symbols = _symbols(header, brick)
-        decoded = dequantise(symbols, header.brick, header.quantiser, header.amplitude_scale)
-        index.counts[row] = len(symbols)
-        index.boxes[row] = box_of(decoded, header.c_max, header.eps[places.key(row)[0]])
-        waiting.append((row, symbols))
-        n_waiting += len(symbols)
-        if n_waiting >= (LEARN_FROM if coder is None else 1):
-            flush()
-            n_waiting = 0
-    flush()
-    assert models is not None
-    return models, index
-
-
-def _symbols(header: Header, brick: Brick) -> Symbols:
-    if len(brick) > MOST:
-        raise ShapeError(f"a brick has {len(brick)} Gaussians, at most {MOST} can be kept")
-    if isinstance(brick, Symbols):
-        return brick
-    law = header.quantiser
-    if not law.adaptive and len(brick) and float(brick.amplitudes.abs().max()) > header.amplitude_scale:
-        raise ShapeError(f"an amplitude is beyond header.amplitude_scale, {header.amplitude_scale}")
-    return quantise(brick.to("cpu"), header.brick, law, header.amplitude_scale)[0]
-
-
-def _spool_residuals(places: BrickPlaces, residual: Residuals, spool: Spool) -> NDArray[np.int64]:
-    lengths = np.zeros(len(places), np.int64)
-    for row, data in in_order(places, residual):
-        spool.append(data)
-        lengths[row] = len(data)
-    return lengths
-
-
-def _open(path: Path) -> CompactFile:
-    return CompactFile(path)
-
-
-def split(mixture: Mixture, header: Header, frame: int = 0) -> dict[Key, Mixture]:
-    """The Gaussians of a frame by the brick that owns them, for :func:`write_compact`.
-
-    A brick owns the means in its voxels, ``[b n - 1/2, (b + 1) n - 1/2)``; what lies outside the volume goes to the
-    nearest brick.
+def write_group(
+    store: StoreWriter | Path | str,
+    header: Header,
+    frames: Bricks,
+    backgrounds: NDArray[np.float32] | Tensor,
+    residual: Residuals | None = None,
+    background_step: float | None = None,
+) -> None:
+    """Write the group form, with level 0 and level 1.
 
     Parameters
     ----------
-    mixture : means relative to the volume's first voxel
-    header : of the file
-    frame : number of the frame
+    store : an unfinished store of :func:`gigascope.store.create.create_store`, which whoever made it finishes; or the
+        path of a folder, at which a finished one is made
+    header, frames, backgrounds, residual, background_step : see :func:`write_compact`
+
+    Raises
+    ------
+    ShapeError, UserError : see :func:`write_compact`
     """
-    brick = torch.tensor(header.brick)
-    last = torch.tensor(header.grid.counts) - 1
-    home = torch.floor((mixture.means + 0.5) / brick).long().clamp(min=torch.zeros_like(last), max=last)
-    found = {}
-    for index in torch.unique(home, dim=0):
-        own = mixture[(home == index).all(1)]
-        z, y, x = index.tolist()
-        found[frame, z, y, x] = own.moved((-index * brick).tolist())
-    return found
+    writer = store if isinstance(store, StoreWriter) else create_store(Path(store))
+    columns = tables.Columns(writer.path, header.brick)
+
+    def watch(row: int, brick: Mixture | Symbols, decoded: Mixture) -> None:
+        columns.append(brick.to("cpu") if isinstance(brick, Mixture) else decoded)
+
+    with disk_errors(writer.path):
+        try:
+            encoded = encode(writer.path, header, frames, backgrounds, residual, background_step, watch)
+            try:
+                group.write(writer, encoded, columns)
+            finally:
+                encoded.close()
+        finally:
+            columns.close()
+    if writer is not store:
+        finish(writer, {})
+
+
+def _open(path: Path) -> CompactFile | GroupFile:
+    return GroupFile(path) if path.is_dir() else CompactFile(path)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from gigascope.errors import UserError
 from gigascope.store import ngff, pyramid
 from gigascope.store.checksum import (
+    TABLE,
     Digester,
     content_digest,
     missing_shards,
@@ -75,9 +76,10 @@ def finish(store: StoreWriter | Path, provenance: Mapping[str, Any], *, allow_na
         for stray in sweep_partial(writer.path):
             _log.info("removed %s, left by an interrupted write", stray)
         members = {kind: _members(writer.group, kind) for kind in ("arrays", "labels", "tables")}
-        _require_shards(writer, members)
-        for name in members["arrays"]:
-            _read_through(writer.path, writer.group[f"arrays/{name}"], digester)
+        others = _other_arrays(writer.group) if image is None else []
+        _require_shards(writer, members, others)
+        for array in [*(writer.group[f"arrays/{name}"] for name in members["arrays"]), *others]:
+            _read_through(writer.path, array, digester)
         statistics = {} if image is None else _finish_image(image, members["labels"], digester, allow_nan)
         for file in store_files(writer.path):
             digester.add(file)
@@ -167,15 +169,24 @@ def _members(group: zarr.Group, kind: str) -> list[str]:
     return sorted(group[kind].keys()) if kind in group else []  # type: ignore[union-attr]
 
 
-def _require_shards(writer: StoreWriter, members: Mapping[str, list[str]]) -> None:
+def _other_arrays(group: zarr.Group) -> list[Any]:
+    """Arrays that a format keeps at places of its own."""
+    import zarr
+
+    known = ("arrays", "labels", "tables", TABLE)
+    found = [member for path, member in group.members(max_depth=None) if path.split("/")[0] not in known]
+    return [member for member in found if isinstance(member, zarr.Array)]
+
+
+def _require_shards(writer: StoreWriter, members: Mapping[str, list[str]], others: Sequence[Any]) -> None:
     """Refuse at once what would fail after a long pass over the data."""
     group = writer.group
-    arrays = [group[f"arrays/{name}"] for name in members["arrays"]]
+    arrays = [*others, *(group[f"arrays/{name}"] for name in members["arrays"])]
     arrays += [group[f"labels/{name}/0"] for name in members["labels"]]
     arrays += [column for name in members["tables"] for column in group[f"tables/{name}"].array_values()]  # type: ignore[union-attr]
     if isinstance(writer, ImageWriter):
         arrays.append(writer.array)
-    missing = [name for array in arrays for name in missing_shards(writer.path, array)]  # type: ignore[arg-type]
+    missing = [name for array in arrays for name in missing_shards(writer.path, array)]
     if missing:
         what = f"{len(missing)} shards were not written, the first is {missing[0]}."
         raise UserError(what, where=writer.path, do=_AGAIN)

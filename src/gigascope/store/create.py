@@ -49,6 +49,14 @@ class StoreWriter:
         with disk_errors(self.path):
             return new_array(self.group, f"arrays/{name}", shard_plan(shape, dtype, access), dtype)
 
+    def create_member(self, name: str, plan: ShardPlan, dtype: DTypeLike) -> zarr.Array:
+        """An array at a place of its own below the root, as a format wants it; every shard of it must be written.
+
+        For stores without an image. Put the attributes of the format into ``group.attrs`` before :func:`finish`.
+        """
+        with disk_errors(self.path):
+            return new_array(self.group, name, plan, dtype)
+
     def write_table(self, name: str, columns: Mapping[str, ArrayLike], units: Mapping[str, str] | None = None) -> None:
         """Write columns of equal length as `tables/<name>`; see :mod:`gigascope.store.table`."""
         with disk_errors(self.path):
