@@ -26,6 +26,7 @@ from gigascope.compression.residual import (
     decode_brick,
     encode_brick,
     encode_residual,
+    settings_for,
     step_for,
 )
 from gigascope.errors import ShapeError, UserError
@@ -180,6 +181,19 @@ def test_step_for_a_mean_square(crop, prediction):
             return float(np.square(decode_brick(data, prediction, law).astype(np.int64) - crop.volume).mean())
 
         assert error(step) <= target * 1.02 < error(step + 2) * 1.1
+
+
+def test_settings_for_a_mean_square(crop, prediction):
+    box = np.s_[:32]
+    values, predicted = crop.volume[box], prediction[box]
+
+    def error(law: ResidualSettings) -> float:
+        decoded = decode_brick(encode_brick(values, predicted, law), predicted, law)
+        return float(np.square(decoded.astype(np.int64) - values).mean())
+
+    for target in (10.0, 50.0, 150.0):
+        law = settings_for(values, predicted, NOISE, target)
+        assert 0.8 * target < error(law) <= target
 
 
 def test_cut_or_altered_bytes_are_refused(rng):

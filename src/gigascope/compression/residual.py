@@ -254,6 +254,28 @@ def step_for(residual: NDArray, mean_square: float, dead_zone: float = DEAD_ZONE
     return low
 
 
+def settings_for(
+    values: NDArray, prediction: NDArray, noise: NoiseModel, mean_square: float, dead_zone: float = DEAD_ZONE
+) -> ResidualSettings:
+    """Settings whose mean squared error, with levels left out, is at most that; coarsest step but for a few percent.
+
+    Parameters
+    ----------
+    values, prediction : (z, y, x) of a brick that stands for all, see :func:`encode_brick`
+    noise : of the volume
+    mean_square : squared grey values, the target, above 0
+    """
+    step = step_for(values.astype(np.int64) - prediction, mean_square, dead_zone)
+    while True:
+        data, settings = encode_residual(values, prediction, noise=noise, step=step, dead_zone=dead_zone)
+        error = values.astype(np.float64) - decode_brick(data, prediction, settings)
+        found = float(np.square(error).mean())
+        if found <= mean_square or step == 1:
+            return settings
+        # error grows a little less than with the square of the step, so this undershoots by little and ends
+        step = max(1, min(step - 1, int(step * math.sqrt(mean_square / found))))
+
+
 def _encoded(
     residual: I32, classes: U8, flags: U8, mean: NDArray[np.int64] | None, settings: ResidualSettings
 ) -> tuple[bytes, NDArray[np.float64], I32]:
