@@ -90,7 +90,7 @@ def add(
         max_sigma=max_sigma,
         nonneg=nonneg,
     )
-    return population.append(seeds.mixture)
+    return population.append(seeds.mixture.moved(region.corner))
 
 
 def split(region: Region, population: Population, residual: Tensor, limit: int) -> tuple[Population, list[Split]]:
