@@ -6,10 +6,13 @@ its value does not depend on the region it is decoded in.
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -149,7 +152,12 @@ class Decoder:
 
         In the order in which they are summed; means in fine voxels relative to the volume's origin.
         """
-        found = [self.brick(frame, index, factor) for index in self.touching(frame, roi, factor)]
+        touched = self.touching(frame, roi, factor)
+        if len(touched) > 1:
+            # the entropy decoder is one chain of operations per brick: bricks are what several cores can share
+            found = list(_pool().map(lambda index: self.brick(frame, index, factor), touched))
+        else:
+            found = [self.brick(frame, index, factor) for index in touched]
         cuts = torch.cat([c for _, c in found]) if found else torch.zeros(0)
         return Mixture.concatenate(m for m, _ in found).to(self.device), cuts.to(self.device)
 
@@ -259,6 +267,16 @@ class Decoder:
             raise ShapeError(f"region {roi} does not lie within {shape} samples (z, y, x)")
         z, y, x = roi
         return z, y, x
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that decode bricks, shared by all decoders; their work never waits for another piece of it."""
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="bricks")
+
+
+# a forked process has none of its parent's threads
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _energies(mixture: Mixture) -> Tensor:
