@@ -65,9 +65,13 @@ class RecordRules:
             if n_parts == 1:
                 return []
             n_rounds = declared.rounds(getattr(self.datasets[dataset], declared.key))
-            pattern, places = self.part(stage), [(r, p) for r in range(n_rounds) for p in range(n_parts)]
-            parts = (pattern.format(dataset=dataset, round=round_, part=part) for round_, part in places)
-            return [self.opened(stage).format(dataset=dataset), *parts]
+            rounds, opened, mark, part = range(n_rounds), self.opened(stage), self.round(stage), self.part(stage)
+            # The marks too: without one that is gone, a single lost part would have its whole round started again.
+            return [
+                opened.format(dataset=dataset),
+                *(mark.format(dataset=dataset, round=r) for r in rounds[:-1]),
+                *(part.format(dataset=dataset, round=r, part=p) for r in rounds for p in range(n_parts)),
+            ]
 
         return paths
 

@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # `src` goes with its __pycache__ and its file times: numba's compiled kernels are taken over, not compiled again.
 PARTS = ("Snakefile", "workflow", "profiles", "local", "slurm", "envs", "src", "README.md", "config/config.yaml")
 BIN = Path(sys.executable).parent
+WILDCARDS = ("dataset", "stage", "round", "part")
 
 TINY = """\
 pipeline: tomography
@@ -38,6 +39,8 @@ class Job:
     rule: str
     dataset: str = ""
     stage: str = ""
+    round: str = ""
+    part: str = ""
 
 
 class Checkout:
@@ -117,7 +120,7 @@ class Checkout:
             if rule is not None and rule[1] != "all":
                 wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
                 values = dict(item.split("=", 1) for item in wildcards[1].split(", ")) if wildcards else {}
-                jobs.add(Job(rule[1], values.get("dataset", ""), values.get("stage", "")))
+                jobs.add(Job(rule[1], **{key: values.get(key, "") for key in WILDCARDS}))
         counted = re.search(r"^total +(\d+)$", output, re.MULTILINE)
         n_all = len(re.findall(r"^(?:local)?rule all:$", output, re.MULTILINE))
         assert (int(counted[1]) if counted else 0) == len(jobs) + n_all, output
