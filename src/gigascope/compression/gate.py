@@ -40,8 +40,8 @@ TRUNCATE = 4.0
 PIECE = (64, 128, 256)
 # Pieces from which centre and spread of the background are taken; 16 hold 33 million voxels.
 SAMPLED_PIECES = 16
-# Shard of a gate: 32 MiB, because one is what a job works on at a time.
-SHARD = (128, 512, 512)
+# Shard of a gate: 16 MiB, because one is what a job works on at a time, with 30 bytes for each voxel.
+SHARD = (64, 512, 512)
 
 
 @dataclass(frozen=True)
