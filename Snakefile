@@ -8,6 +8,7 @@ configfile: "config/config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/tomography.smk"
+include: "workflow/rules/compression.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -14,16 +14,19 @@ from gigascope.stage import DECLARED, Stage
 # Where the stages of a pipeline are declared, in the order in which they run.
 MODULES: dict[str, tuple[str, ...]] = {
     "tomography": ("gigascope.tomography.stages", "gigascope.report.stages"),
-    "compression": ("gigascope.compression.stages",),
+    "compression": ("gigascope.compression.stages", "gigascope.report.stages"),
 }
 
 
 def stages(pipeline: str | None = None) -> list[Stage]:
     """All declared stages, of one pipeline or of all, in order of running."""
-    for chain in MODULES if pipeline is None else (pipeline,):
+    chains = list(MODULES) if pipeline is None else [pipeline]
+    for chain in chains:
         for module in MODULES[chain]:
             importlib.import_module(module)
-    return [s for s in DECLARED.values() if pipeline is None or s.pipeline == pipeline]
+    # a module may declare stages of several pipelines, and be imported for another one first
+    found = [s for s in DECLARED.values() if s.pipeline in chains]
+    return sorted(found, key=lambda s: (chains.index(s.pipeline), MODULES[s.pipeline].index(s.function.__module__)))
 
 
 def get_stage(name: str) -> Stage:

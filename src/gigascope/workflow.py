@@ -12,6 +12,7 @@ import importlib
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -38,7 +39,10 @@ GATHER_THREADS = 4
 MEMORY_MARGIN = 1.2
 MIN_RUNTIME_MIN = 10
 # The numbers of metrics.json that are shown on the terminal when a run has ended.
-HEADLINES = {"tomography": ("start_error_px", "prealign_error_px", "alignment_error_px", "resolution_fsc_0.5")}
+HEADLINES = {
+    "tomography": ("start_error_px", "prealign_error_px", "alignment_error_px", "resolution_fsc_0.5"),
+    "compression": ("ratio", "bytes", "psnr_fg", "noise_ceiling_fg", "psnr_fg_clean", "av1_psnr_fg_clean"),
+}
 # The key of a dataset's `inputs` that names its raw data.
 RAW_KEYS = {"tomography": "tilt_series", "compression": "volume"}
 # Folders under the results root that no dataset may be named after.
@@ -132,6 +136,14 @@ class Workflow:
 
         return paths
 
+    def datasets_of(self, pipeline: str) -> str:
+        """Regular expression of the names of a pipeline's datasets: what the rules of that pipeline are for.
+
+        Results of equal names are made by rules of several pipelines; without it Snakemake could not choose.
+        """
+        names = [re.escape(name) for name, dataset in self.datasets.items() if dataset.pipeline == pipeline]
+        return "|".join(names) or "(?!)"
+
     def figure(self, caption: str, category: str) -> dict[str, Any]:
         """Where a result stands in Snakemake's own report, and its caption (workflow/report/<caption>.rst)."""
         return {
@@ -171,8 +183,9 @@ class Workflow:
             found = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
             lines.append(f"{name}:")
             for key in HEADLINES[dataset.pipeline]:
-                if key in found:
-                    lines.append(f"  {found[key]['label']}: {found[key]['value']:.3g} {found[key]['unit']}".rstrip())
+                entry = found.get(key, {})
+                if entry.get("value") is not None:
+                    lines.append(f"  {entry['label']}: {_short(entry['value'])} {entry['unit']}".rstrip())
             lines += [f"  warning: {text}" for text in found.get("warnings", [])]
             lines.append(f"  report: {page.resolve()}")
         return lines
@@ -194,7 +207,7 @@ class Workflow:
         return _for_snakemake(_plan_text)(dataset, wildcards.stage, Path(self.results))
 
     def threads(self, stage: str, job: JobKind | None = None) -> int | Callable[[Any], int]:
-        """Threads of a stage, or of a job of a scattered one: many where it computes, also a GPU stage without a GPU."""
+        """Threads of a stage, or of a job of a scattered one: many where it computes, GPU stages also without one."""
         declared = get_stage(stage)
         many = MAX_THREADS if declared.gpu or declared.parallel or declared.scatter is not None else 1
         if declared.scatter is None or job is not None:
@@ -306,6 +319,11 @@ def _for_snakemake(function: Callable[P, T]) -> Callable[P, T]:
 
 load = _for_snakemake(Workflow.load)
 prepare = _for_snakemake(bring_own_commands)
+
+
+def _short(value: float) -> str:
+    """A number for the terminal."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _require_writable(results: Path) -> None:

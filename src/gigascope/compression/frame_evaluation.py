@@ -13,29 +13,11 @@ from typing import Any
 import numpy as np
 
 from gigascope.compression.evaluate import Entry, Evaluation, Table
-from gigascope.metrics.image import Box
 
 # Lists of sentences among the metrics.
 SENTENCES = ("warnings", "notes")
 # Added up over frames; everything else is a mean of some kind.
 _SUMS = ("bytes", "raw_bytes", "n_gaussians", "seed_bytes", "n_parts", "n_parts_reference", "n_objects")
-
-
-class FrameOf:
-    """One frame of an array of volumes, as a volume that is read by slices.
-
-    Parameters
-    ----------
-    array : ([t, c,] z, y, x), anything that gives numpy arrays when it is sliced
-    index : place along the axes before z
-    """
-
-    def __init__(self, array: Any, index: Sequence[int] = ()) -> None:
-        self._array, self._index = array, tuple(int(i) for i in index)
-        self.shape = tuple(int(n) for n in array.shape[-3:])
-
-    def __getitem__(self, key: Box, /) -> Any:
-        return np.asarray(self._array[(*self._index, *key)])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from gigascope.compression.evaluate import evaluate
 from gigascope.compression.fidelity import Original
 from gigascope.compression.frame_accounts import frame_accounts
-from gigascope.compression.frame_evaluation import Frame, FrameOf, codec_frames
+from gigascope.compression.frame_evaluation import Frame, codec_frames
+from gigascope.compression.frame_view import FrameOf
 from gigascope.compression.noise import NoiseModel
 from gigascope.compression.seed_numbers import PointValues, nearest_values
 from gigascope.compression.volume import GaussianVolume

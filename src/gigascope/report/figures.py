@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ QUALITY = 90
 # Pictures with fewer samples across than this are shown with their pixels as squares: nothing is made up between them.
 COARSE = 320
 PERCENTILES = (0.5, 99.5)
+# Of outlines: to be told from grey, and from each other by those who see fewer colours.
+OUTLINE = (255, 166, 0)
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,22 @@ def robust_window(values: Sequence[NDArray], percentiles: tuple[float, float] = 
     return low - 0.5, low + 0.5
 
 
-def data_uri(values: NDArray, window: tuple[float, float]) -> str:
-    """(rows, columns), top row first, as `data:` text; `window[0]` is black, `window[1]` white, NaN black."""
+def data_uri(values: NDArray, window: tuple[float, float], outline: NDArray[np.bool_] | None = None) -> str:
+    """(rows, columns), top row first, as `data:` text; `window[0]` is black, `window[1]` white, NaN black.
+
+    Parameters
+    ----------
+    outline : (rows, columns), samples that are painted over
+    """
     import imagecodecs
 
     low, high = window
     grey = np.nan_to_num((np.asarray(values, dtype=np.float32) - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
     levels = np.round(np.clip(grey, 0.0, 1.0) * 255.0).astype(np.uint8)
-    encoded = imagecodecs.webp_encode(np.repeat(levels[..., None], 3, axis=-1), level=QUALITY)
+    colours = np.repeat(levels[..., None], 3, axis=-1)
+    if outline is not None:
+        colours[outline] = OUTLINE
+    encoded = imagecodecs.webp_encode(colours, level=QUALITY)
     return "data:image/webp;base64," + base64.b64encode(encoded).decode("ascii")
 
 
@@ -131,6 +141,7 @@ def picture(
     bar: bool = True,
     aspect: float | None = None,
     thin: bool = False,
+    outline: NDArray[np.bool_] | None = None,
 ) -> Html:
     """A slice with its name, and a scale bar along its width.
 
@@ -140,12 +151,13 @@ def picture(
     name, corner, low_corner : short text at the upper left, upper right and lower right
     aspect : width over height as shown; default: true to scale
     thin : the picture is narrow, its text smaller
+    outline : (rows, columns), samples that are painted over
     """
     height, width = plane.size
     coarse = "coarse" if max(plane.values.shape) < COARSE else None
     rows, columns = plane.values.shape
     parts = [
-        tag_image(data_uri(plane.values, window), alt, columns, rows, coarse),
+        tag_image(data_uri(plane.values, window, outline), alt, columns, rows, coarse),
         tag("span", name, class_="name") if name else "",
         tag("span", corner, class_="corner") if corner else "",
         tag("span", low_corner, class_="corner low") if low_corner else "",
@@ -203,33 +215,34 @@ def _plane(values: NDArray, spacing: tuple[float, float], max_px: int, up: bool)
 
 def cross(slices: OrthogonalSlices, window: tuple[float, float], what: str) -> Html:
     """The three slices side by side to one scale: xy, to its right zy (y shared), under it xz (x shared)."""
-    height, width = slices.xy.size
-    depth = slices.xz.size[0]
+    names = {"xy": "x–y, z = 0", "zy": "z–y", "xz": "x–z"}
+    words = {
+        "xy": f"{what}: x–y slice through the middle, x to the right, y up",
+        "zy": f"{what}: z–y slice through the middle, z to the right, y up",
+        "xz": f"{what}: x–z slice through the middle, x to the right, z up",
+    }
+    return three_views(slices, window, names, words)
+
+
+def three_views(
+    planes: OrthogonalSlices, window: tuple[float, float], names: Mapping[str, str], alts: Mapping[str, str]
+) -> Html:
+    """Three planes to one scale: xy, to its right zy (y shared), under it xz (x shared).
+
+    Parameters
+    ----------
+    names, alts : of "xy", "zy" and "xz": the name in the corner, and what is to be seen
+    """
+    height, width = planes.xy.size
+    depth = planes.xz.size[0]
     # a thin section would leave strips too narrow to carry text
     share_x, share_z = width / (width + depth), depth / (width + depth)
     share_y, share_z_down = height / (height + depth), depth / (height + depth)
     thin = min(share_z, share_z_down) < 0.12
-    parts = [
-        picture(
-            slices.xy, window, name="x–y, z = 0", alt=f"{what}: x–y slice through the middle, x to the right, y up"
-        ),
-        picture(
-            slices.zy,
-            window,
-            name="z–y",
-            bar=False,
-            thin=thin,
-            alt=f"{what}: z–y slice through the middle, z to the right, y up",
-        ),
-        picture(
-            slices.xz,
-            window,
-            name="x–z",
-            bar=False,
-            thin=thin,
-            alt=f"{what}: x–z slice through the middle, x to the right, z up",
-        ),
-    ]
+    parts = [picture(planes.xy, window, name=names["xy"], alt=alts["xy"])]
+    for name in ("zy", "xz"):
+        plane = getattr(planes, name)
+        parts.append(picture(plane, window, name=names[name], bar=False, thin=thin, alt=alts[name]))
     columns = f"{100 * share_x:.3f}fr {100 * share_z:.3f}fr"
     rows = f"{100 * share_y:.3f}fr {100 * share_z_down:.3f}fr"
     ratio = (width + depth) / (height + depth)

@@ -18,11 +18,13 @@ from gigascope.report.page import Html, join, number, plain, tag
 
 F64 = NDArray[np.float64]
 
-Style = Literal["line", "wide", "dashed", "dots", "hollow", "linedots"]
+Style = Literal["line", "wide", "dashed", "dots", "hollow", "linedots", "dashdots", "large"]
 
 WIDTH = 440.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 8.0, 8.0, 40.0
 _MAX_POINTS = 400
+# The longest bar, in percent of what its name leaves: its words stand behind it.
+_BAR = 55.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Series:
     label : for the legend; empty: none
     x, y : values; not finite: a gap
     band : half-width around y that is shaded
-    style : "line", "wide" (pale, for what lies below others), "dashed", "dots" (filled), "hollow", or "linedots"
+    style : "line", "wide" (pale, for what lies below others), "dashed", "dots" (filled), "hollow", "linedots" or
+        "dashdots" (both), or "large" (dots for what it is all about)
     colour : 0 (grey) to 4
     names : what each point is, shown under the pointer; default: its coordinates
     """
@@ -108,6 +111,27 @@ def plot(
     entries = [tag("li", s.label, class_=f"k{s.colour} {s.style}") for s in curves if s.label]
     legend = tag("ul", *entries, class_="legend") if entries else ""
     return tag("div", tag("p", title, class_="plot-title"), legend, svg)
+
+
+def bars(rows: Sequence[tuple[str, float, str]], *, title: str) -> Html:
+    """Horizontal bars from zero, with their names and what they stand for in words.
+
+    Parameters
+    ----------
+    rows : name, value (not negative), and the value as a text
+    """
+    most = max((value for _, value, _ in rows), default=0.0)
+    if most <= 0:
+        return Html("")
+    entries = [
+        tag(
+            "div",
+            tag("dt", name),
+            tag("dd", tag("span", class_="bar-fill", style=f"width:{_BAR * value / most:.2f}%"), tag("span", words)),
+        )
+        for name, value, words in rows
+    ]
+    return tag("div", tag("p", title, class_="plot-title"), tag("dl", *entries, class_="bars"))
 
 
 @dataclass(frozen=True)
@@ -251,13 +275,15 @@ def _curve(frame: _Frame, s: Series) -> list[Html]:
             for r in _runs(u, np.where(np.isfinite(half), v, np.nan))
             if r.stop - r.start > 1
         ]
-    if s.style in ("line", "wide", "dashed", "linedots"):
-        kind = f" {s.style}" if s.style in ("wide", "dashed") else ""
+    if s.style in ("line", "wide", "dashed", "linedots", "dashdots"):
+        kind = {"wide": " wide", "dashed": " dashed", "dashdots": " dashed"}.get(s.style, "")
         d = "".join(_path(u[r], v[r]) for r in _runs(u, v))
         parts.append(tag("path", d=d, class_=f"line{kind} {colour}"))
-    if s.style in ("dots", "hollow", "linedots") and len(u) <= _MAX_POINTS:
+    if s.style in ("dots", "hollow", "linedots", "dashdots", "large") and len(u) <= _MAX_POINTS:
         kind = "hollow" if s.style == "hollow" else "point"
-        parts += [_dot(u[i], v[i], f"{kind} {colour}", _name(s, i)) for i in range(len(u)) if np.isfinite(u[i] + v[i])]
+        radius = 6 if s.style == "large" else 3
+        shown = [i for i in range(len(u)) if np.isfinite(u[i] + v[i])]
+        parts += [_dot(u[i], v[i], f"{kind} {colour}", _name(s, i), radius) for i in shown]
     elif s.style in ("dots", "hollow"):
         parts.append(tag("path", d="".join(_path(u[r], v[r]) for r in _runs(u, v)), class_=f"line {colour}"))
     return parts
@@ -280,8 +306,8 @@ def _path(u: F64, v: F64) -> str:
     return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(u, v))
 
 
-def _dot(u: float, v: float, kind: str, name: str) -> Html:
-    return tag("circle", tag("title", name), cx=f"{u:.1f}", cy=f"{v:.1f}", r="3", class_=kind)
+def _dot(u: float, v: float, kind: str, name: str, radius: int) -> Html:
+    return tag("circle", tag("title", name), cx=f"{u:.1f}", cy=f"{v:.1f}", r=f"{radius}", class_=kind)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Html:

@@ -33,15 +33,20 @@ def what_was_done(records: Sequence[Record]) -> Html:
     return join(parts)
 
 
-def reproduce(name: str, records: Sequence[Record]) -> Html:
-    """Commands that make this result again, and the dataset file they need, with every setting written out."""
+def reproduce(name: str, records: Sequence[Record], store: str) -> Html:
+    """Commands that make this result again, and the dataset file they need, with every setting written out.
+
+    Parameters
+    ----------
+    store : one of the result, to be asked how it was made
+    """
     file = f"config/datasets/{name}.yaml"
     version = _first(records, "gigascope")
     lines = [
         f"snakemake --profile local --config datasets={file}     # this machine",
         f"snakemake --profile slurm --config datasets={file}     # a cluster, same result",
         f"gigascope view results/{name}",
-        f"gigascope info results/{name}/tomogram.zarr",
+        f"gigascope info results/{name}/{store}.zarr",
     ]
     alone = [_alone(record) for record in records if record.get("command")]
     return join(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gigascope.config.compression import CompressionReport
 from gigascope.config.tomography import TomographyReport
 from gigascope.stage import Kind, stage
 
@@ -39,6 +40,45 @@ def tomography_report(ctx: Context, cfg: TomographyReport) -> None:
         **{name: ctx.input_path(name) for name in ("history", "metrics", "fsc", "frc_views")},
     )
     page = tomography_page(result, cfg.picture_px)
+    path = ctx.path("page")
+    path.write_text(page, encoding="utf-8")
+    ctx.log.info("report of %.2f MB", path.stat().st_size / 1e6)
+
+
+@stage(
+    "compression.report",
+    CompressionReport,
+    inputs={
+        "volume": Kind.STORE,
+        "gate": Kind.STORE,
+        "gmix": Kind.FILE,
+        "gaussians": Kind.STORE,
+        "bricks": Kind.TABLE,
+        "metrics": Kind.FILE,
+        "frames": Kind.TABLE,
+        "codecs": Kind.TABLE,
+        "curves": Kind.TABLE,
+        "deciles": Kind.TABLE,
+        "components": Kind.TABLE,
+        "codec_pictures": Kind.STORE,
+    },
+    optional_inputs={"decoded": Kind.STORE},
+    outputs={"page": Kind.FILE},
+)
+def compression_report(ctx: Context, cfg: CompressionReport) -> None:
+    """Write the page that a person looks at first: pictures, numbers with units, warnings, what was done."""
+    from gigascope.report.compression import compression_page
+    from gigascope.report.compression_result import TABLES, load
+
+    stores = [name for name in ("volume", "gate", "gaussians", "decoded", "codec_pictures") if ctx.has(name)]
+    result = load(
+        ctx.dataset,
+        {name: ctx.open(name) for name in stores},
+        ctx.input_path("gmix"),
+        ctx.input_path("metrics"),
+        {name: ctx.input_path(name) for name in TABLES},
+    )
+    page = compression_page(result, cfg.picture_px)
     path = ctx.path("page")
     path.write_text(page, encoding="utf-8")
     ctx.log.info("report of %.2f MB", path.stat().st_size / 1e6)

@@ -47,13 +47,16 @@ figcaption { margin-top: .55rem; color: var(--soft); font-size: .875rem; line-he
 .grid { display: grid; gap: 1rem 2rem; align-items: start; }
 .two { grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
 .three { grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: .75rem 1rem; }
+.four { grid-template-columns: repeat(auto-fit, minmax(min(100%, 12rem), 1fr)); gap: .75rem 1rem; }
+.small { grid-template-columns: repeat(auto-fill, minmax(min(47%, 10.5rem), 1fr)); gap: .5rem; }
+.pair { display: grid; gap: 3px; }
 .first { display: grid; gap: 1.25rem 2.5rem; align-items: start; }
 @media (min-width: 64rem) { .first { grid-template-columns: minmax(0, 1.9fr) minmax(17rem, 1fr); } }
 
-.tiles { margin: 0 0 1rem; display: grid; gap: 1px; background: var(--line); border: 1px solid var(--line);
+.tiles { margin: 0 0 1rem; display: grid; gap: 1px; border: 1px solid var(--line);
   border-radius: 6px;
   overflow: hidden; grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); }
-.tiles > div { background: var(--ground); padding: .7rem .9rem .75rem; flex: 1; }
+.tiles > div { box-shadow: 0 0 0 1px var(--line); padding: .7rem .9rem .75rem; }
 .tiles dt { color: var(--soft); font-size: .8125rem; line-height: 1.35; }
 .tiles dd { margin: 0; }
 .tiles .figure { margin: .1rem 0; font-size: 1.0625rem; }
@@ -126,11 +129,20 @@ code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans 
   border-top: 2.5px solid var(--k); }
 .legend .wide::before { border-top-width: 6px; opacity: .45; vertical-align: .1em; }
 .legend .dashed::before { border-top-style: dashed; }
+.legend .dashdots::before { border-top-style: dashed; }
+.legend .large::before { width: .75rem; height: .75rem; border: 0; border-radius: 50%; background: var(--k);
+  vertical-align: -.05em; }
 .legend .dots::before { width: .5rem; height: .5rem; border: 0; border-radius: 50%; background: var(--k);
   vertical-align: .02em; }
 .legend .hollow::before { width: .5rem; height: .5rem; border: 1.5px solid var(--k); background: none;
   border-radius: 50%;
   vertical-align: .02em; }
+.bars { margin: .4rem 0 1.25rem; font-size: .875rem; }
+.bars > div { display: grid; grid-template-columns: minmax(6rem, 9rem) 1fr; gap: 0 .9rem; padding: .2rem 0; }
+.bars dt { color: var(--soft); }
+.bars dd { margin: 0; display: flex; flex-wrap: wrap; align-items: center; gap: 0 .6rem; min-width: 0; }
+.bars .bar-fill { display: block; height: .85rem; min-width: 2px; background: var(--c1);
+  border-radius: 0 2px 2px 0; flex: none; }
 .plot-title { margin: 0 0 .15rem; font-weight: 560; font-size: .9375rem; }
 footer { padding-block: 1.5rem 3rem; }
 footer p { padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .8125rem;

@@ -59,7 +59,7 @@ def tomography_page(result: TomographyResult, picture_px: int = 720) -> str:
     page.add("What was decided, and why", words.decisions(result, views), anchor="decisions")
     records = [store.provenance for store in _stores(result)]
     page.add("What was done", what_was_done(records), anchor="done")
-    page.add("How to repeat it", reproduce(result.name, records), anchor="repeat")
+    page.add("How to repeat it", reproduce(result.name, records, "tomogram"), anchor="repeat")
     return page.render()
 
 
