@@ -7,6 +7,8 @@ rule toy_ingest:
         result("logs/toy.ingest.log"),
     benchmark:
         result("benchmarks/toy.ingest.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("toy"),
     conda:
         "../../envs/cpu.yaml"
     threads: threads_of("toy.ingest")
@@ -26,6 +28,8 @@ rule toy_smooth_open:
         result("logs/toy.smooth/open.log"),
     benchmark:
         result("benchmarks/toy.smooth/open.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("toy"),
     conda:
         "../../envs/cpu.yaml"
     threads: threads_of("toy.smooth", "open")
@@ -46,6 +50,8 @@ rule toy_smooth_part:
         result("logs/toy.smooth/round-{round}.part-{part}.log"),
     benchmark:
         result("benchmarks/toy.smooth/round-{round}.part-{part}.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("toy"),
     conda:
         "../../envs/cpu.yaml"
     threads: threads_of("toy.smooth", "part")
@@ -66,6 +72,8 @@ rule toy_smooth:
         result("logs/toy.smooth.log"),
     benchmark:
         result("benchmarks/toy.smooth.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("toy"),
     conda:
         "../../envs/cpu.yaml"
     threads: threads_of("toy.smooth")
@@ -85,6 +93,8 @@ rule toy_pick_open:
         result("logs/toy.pick/open.log"),
     benchmark:
         result("benchmarks/toy.pick/open.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("toy"),
     conda:
         "../../envs/cpu.yaml"
     threads: threads_of("toy.pick", "open")
@@ -105,6 +115,8 @@ rule toy_pick_part:
         result("logs/toy.pick/round-{round}.part-{part}.log"),
     benchmark:
         result("benchmarks/toy.pick/round-{round}.part-{part}.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("toy"),
     conda:
         "../../envs/cpu.yaml"
     threads: threads_of("toy.pick", "part")
@@ -126,6 +138,8 @@ rule toy_pick:
         result("logs/toy.pick.log"),
     benchmark:
         result("benchmarks/toy.pick.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("toy"),
     conda:
         "../../envs/cpu.yaml"
     threads: threads_of("toy.pick")

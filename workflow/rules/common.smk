@@ -5,6 +5,7 @@ from gigascope import workflow as gigascope_workflow
 gigascope_workflow.prepare(on_cluster=workflow.resource_settings.nodes is not None)
 flow = gigascope_workflow.load(config)
 result, store, optional, figure = flow.result, flow.store, flow.optional, flow.figure
+datasets_of = flow.datasets_of
 stage_config, threads_of, resources, run = (
     flow.stage_config,
     flow.threads,

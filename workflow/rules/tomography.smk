@@ -8,6 +8,8 @@ rule tomography_ingest:
         result("logs/tomography.ingest.log"),
     benchmark:
         result("benchmarks/tomography.ingest.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("tomography"),
     conda:
         "../../envs/cpu.yaml"
     threads: threads_of("tomography.ingest")
@@ -29,6 +31,8 @@ rule tomography_prealign:
         result("logs/tomography.prealign.log"),
     benchmark:
         result("benchmarks/tomography.prealign.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("tomography"),
     conda:
         "../../envs/gpu.yaml"
     threads: threads_of("tomography.prealign")
@@ -55,6 +59,8 @@ rule tomography_reconstruct:
         result("logs/tomography.reconstruct.log"),
     benchmark:
         result("benchmarks/tomography.reconstruct.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("tomography"),
     conda:
         "../../envs/gpu.yaml"
     threads: threads_of("tomography.reconstruct")
@@ -75,6 +81,8 @@ rule tomography_halves:
         result("logs/tomography.halves.log"),
     benchmark:
         result("benchmarks/tomography.halves.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("tomography"),
     conda:
         "../../envs/gpu.yaml"
     threads: threads_of("tomography.halves")
@@ -99,6 +107,8 @@ rule tomography_evaluate:
         result("logs/tomography.evaluate.log"),
     benchmark:
         result("benchmarks/tomography.evaluate.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("tomography"),
     conda:
         "../../envs/gpu.yaml"
     threads: threads_of("tomography.evaluate")
@@ -127,6 +137,8 @@ rule tomography_report:
         result("logs/tomography.report.log"),
     benchmark:
         result("benchmarks/tomography.report.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("tomography"),
     localrule: True
     conda:
         "../../envs/cpu.yaml"
