@@ -330,3 +330,30 @@ def take_number(typing_context, counter):  # type: ignore[no-untyped-def]
         return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
 
     return types.int64(counter), generate
+
+
+def _unary(name: str, doc: str) -> Any:
+    """Lane by lane through an intrinsic function of LLVM."""
+
+    def typed(typing_context, a):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return _call(builder, f"llvm.{name}.{_suffix(signature.return_type)}", arguments[0].type, [arguments[0]])
+
+        return a(a), generate
+
+    typed.__doc__ = doc
+    return intrinsic(typed)
+
+
+down = _unary("floor", "Largest whole number not above a.")
+up = _unary("ceil", "Smallest whole number not below a.")
+
+
+@intrinsic
+def smaller(typing_context, a, b):  # type: ignore[no-untyped-def]
+    """Smaller of the two; b where a is not a number."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)
+
+    return a(a, b), generate

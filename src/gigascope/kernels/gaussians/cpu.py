@@ -20,7 +20,8 @@ from torch import Tensor
 from gigascope.kernels.gaussians.bins import members_of_tiles
 from gigascope.kernels.gaussians.cpu_adam import adam_, parameter_gradients
 from gigascope.kernels.gaussians.cpu_points import evaluate_at
-from gigascope.kernels.gaussians.frames import LOG2E_2, N_COLUMNS, WORK, open_interval, prepare, rows_of_plane
+from gigascope.kernels.gaussians.frames import LOG2E_2, N_COLUMNS, WORK, prepare
+from gigascope.kernels.gaussians.rows import ACROSS, BEGIN, COUNT, EXPONENT, MIDDLE, N_FIELDS, START, plan, scratch
 from gigascope.kernels.parallel import inline_kernel, parallel_kernel
 from gigascope.kernels.simd import (
     add,
@@ -40,8 +41,10 @@ from gigascope.kernels.simd import (
 
 __all__ = ["adam_", "count_pairs", "evaluate", "evaluate_points", "moments", "parameter_gradients", "squared_sums"]
 
-# tile of the result along z and y: its Gaussians reach 5 tiles each at sigma 2, and a brick still has 64 tiles
+# planes of a tile of the result at most, rows at least: a Gaussian is looked up again in every tile that it reaches
 TILE_Z, TILE_Y = 8, 16
+# tiles per thread, so that all have work to the end
+TILES_PER_THREAD = 4
 # Gaussians that a thread takes at a time
 BATCH = 16
 # operations that a pair is worth, in the unit of `parallel.WORK_PER_THREAD`
@@ -63,9 +66,11 @@ def evaluate(
     if boxes.min(initial=0) < 0:
         return means.new_full(tuple(shape), torch.nan)
     out = means.new_empty(tuple(shape))
-    n_tiles = math.ceil(shape[0] / TILE_Z), math.ceil(shape[1] / TILE_Y), 1
-    starts, members = members_of_tiles(boxes, (TILE_Z, TILE_Y, max(shape[2], 1)), n_tiles)
-    _evaluate(frames, boxes, _numpy(amplitudes), starts, members, _counter(), out.numpy(), work=_work(boxes, out))
+    tile = _tile(shape)
+    n_tiles = math.ceil(shape[0] / tile[0]), math.ceil(shape[1] / tile[1]), 1
+    starts, members = members_of_tiles(boxes, (*tile, shape[2]), n_tiles)
+    lists = frames, boxes, _numpy(amplitudes), starts, members
+    _evaluate(*lists, *tile, _counter(), out.numpy(), work=_work(boxes, out))
     return out
 
 
@@ -121,7 +126,7 @@ def count_pairs(
     """See :func:`gigascope.kernels.gaussians.count_pairs`; all contiguous."""
     frames, boxes = frames_of(means, log_scales, quaternions, cuts, shape, origin, spacing)
     counts = np.zeros(means.shape[0], np.int64)
-    _count(frames, boxes, counts, work=_work(boxes) / 8)
+    _count(frames, boxes, shape[1], shape[2], _counter(), counts, work=_work(boxes) / 8)
     return int(counts.sum())
 
 
@@ -147,6 +152,14 @@ def _numpy(tensor: Tensor) -> NDArray[np.floating]:
     return tensor.detach().numpy()
 
 
+def _tile(shape: Sequence[int]) -> tuple[int, int]:
+    """Planes and rows of a tile; the result does not depend on them."""
+    n_tiles = TILES_PER_THREAD * numba.get_num_threads()
+    n_z = min(TILE_Z, math.ceil(shape[0] / n_tiles))
+    n_bands = math.ceil(n_tiles / math.ceil(shape[0] / n_z))
+    return n_z, max(TILE_Y, math.ceil(shape[1] / n_bands))
+
+
 def _counter() -> NDArray[np.int64]:
     """What threads take their next piece of work from, in its first number; one number per thread."""
     return np.zeros(numba.get_num_threads(), np.int64)
@@ -159,61 +172,55 @@ def _work(boxes: NDArray[np.int64], out: Tensor | None = None) -> float:
 
 
 @parallel_kernel
-def _evaluate(frames, boxes, amplitudes, starts, members, counter, out):
+def _evaluate(frames, boxes, amplitudes, starts, members, tile_z, tile_y, counter, out):
     n_z, n_y, n_x = out.shape
-    tiles_y = (n_y + TILE_Y - 1) // TILE_Y
+    tiles_y = (n_y + tile_y - 1) // tile_y
     target = out.reshape(-1)
     for _worker in prange(counter.size):
+        rows, planes = scratch(n_y)
         while True:
             tile = take_number(counter)
             if tile >= starts.size - 1:
                 break
-            z0, y0 = tile // tiles_y * TILE_Z, tile % tiles_y * TILE_Y
-            z1, y1 = min(z0 + TILE_Z, n_z), min(y0 + TILE_Y, n_y)
+            z0, y0 = tile // tiles_y * tile_z, tile % tiles_y * tile_y
+            z1, y1 = min(z0 + tile_z, n_z), min(y0 + tile_y, n_y)
             out[z0:z1, y0:y1] = 0
             for k in range(starts[tile], starts[tile + 1]):
                 i = members[k]
                 box = boxes[i]
                 window = max(z0, box[0]), min(z1, box[1]), max(y0, box[2]), min(y1, box[3])
-                _add_gaussian(target, n_y, n_x, frames[i], np.float64(amplitudes[i]), window)
+                z = window[0]
+                while z < window[1]:
+                    n_rows, _, z = plan(frames[i], z, window, n_y, n_x, rows, planes)
+                    _add_rows(target, frames[i], np.float64(amplitudes[i]), rows, n_rows)
 
 
 @inline_kernel
-def _add_gaussian(target, n_y, n_x, frame, amplitude, window):
-    """Add one Gaussian to the rows z0 <= z < z1, y0 <= y < y1."""
-    z0, z1, y0, y1 = window
-    lanes, numbers = lanes_of(target), lane_numbers(target)
-    anchor = math.floor(frame[2])  # offsets from here are small and the same wherever the grid starts
-    middle = frame[2] - anchor
-    per_s_y, per_s_x = 1 / frame[4], 1 / frame[5]
-    scale = frame[5] * math.sqrt(LOG2E_2)
-    scales, amplitudes = splat_like(target, scale), splat_like(target, amplitude)
-    for z in range(z0, z1):
-        left, y_mid = rows_of_plane(frame, z)
-        if left <= 0:
-            continue
-        first, last = open_interval(y_mid, math.sqrt(left) * per_s_y, y0, y1)
-        shift = middle - frame[8] * (z - frame[0])
-        for y in range(first, last):
-            c_y = frame[4] * (y - y_mid)
-            rest = left - c_y * c_y
-            x_mid = shift - frame[7] * (y - frame[1])
-            begin, end = open_interval(x_mid, math.sqrt(max(rest, 0.0)) * per_s_x, -anchor, n_x - anchor)
-            exponent = splat_like(target, LOG2E_2 * (rest - frame[9]))
-            mid = splat_like(target, -scale * x_mid)
-            row = (z * n_y + y) * n_x + anchor
-            for x in range(begin, end, lanes):
-                n = min(lanes, end - x)
-                c = fma(add(numbers, splat_like(target, np.float64(x))), scales, mid)
-                phi = first_lanes(exp2(subtract_product(c, c, exponent)), n)
-                store_part(target, row + x, fma(amplitudes, phi, load_part(target, row + x, n)), n)
+def _add_rows(target, frame, amplitude, rows, n_rows):
+    """Add one Gaussian to its planned rows."""
+    lanes, numbers, capacity = lanes_of(target), lane_numbers(target), rows.size // N_FIELDS
+    scales, amplitudes = splat_like(target, frame[5] * math.sqrt(LOG2E_2)), splat_like(target, amplitude)
+    step = splat_like(target, float(lanes))
+    for row in range(n_rows):
+        n, at = np.int64(rows[COUNT * capacity + row]), np.int64(rows[START * capacity + row])
+        exponent = splat_like(target, rows[EXPONENT * capacity + row])
+        middle = splat_like(target, rows[MIDDLE * capacity + row])
+        x = add(numbers, splat_like(target, rows[BEGIN * capacity + row]))
+        while n > 0:
+            part = min(lanes, n)
+            c = fma(x, scales, middle)
+            phi = first_lanes(exp2(subtract_product(c, c, exponent)), part)
+            store_part(target, at, fma(amplitudes, phi, load_part(target, at, part)), part)
+            x, at, n = add(x, step), at + lanes, n - lanes
 
 
 @parallel_kernel
 def _moments(frames, boxes, upstream, counter, sums):
+    _, n_y, n_x = upstream.shape
     source = upstream.reshape(-1)
     n_batches = (boxes.shape[0] + BATCH - 1) // BATCH
     for _worker in prange(counter.size):
+        rows, planes = scratch(n_y)
         while True:
             batch = take_number(counter)
             if batch >= n_batches:
@@ -221,44 +228,41 @@ def _moments(frames, boxes, upstream, counter, sums):
             for i in range(batch * BATCH, min((batch + 1) * BATCH, boxes.shape[0])):
                 if boxes[i, 0] < 0:
                     sums[i] = np.nan
-                else:
-                    _own_axes(_gather(source, upstream.shape, frames[i], boxes[i]), frames[i], sums[i])
+                    continue
+                sums[i] = 0
+                window = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
+                z = window[0]
+                while z < window[1]:
+                    _, n_planes, z = plan(frames[i], z, window, n_y, n_x, rows, planes)
+                    _own_axes(_gather(source, frames[i], rows, planes, n_planes), frames[i], sums[i])
 
 
 @inline_kernel
-def _gather(source, shape, frame, box):
+def _gather(source, frame, rows, planes, n_planes):
     """Sums of g phi times 1, c_z, c_y, c_x, c_z^2, c_y^2, c_x^2, c_y c_x, c_z c_x, c_z c_y, each times a power of k."""
     lanes, numbers, zero = lanes_of(source), lane_numbers(source), splat_like(source, 0.0)
-    anchor = math.floor(frame[2])
-    middle = frame[2] - anchor
-    per_s_y, per_s_x, k = 1 / frame[4], 1 / frame[5], math.sqrt(LOG2E_2)
-    scale = frame[5] * k
-    scales = splat_like(source, scale)
+    scales, step = splat_like(source, frame[5] * math.sqrt(LOG2E_2)), splat_like(source, float(lanes))
+    capacity, last = rows.size // N_FIELDS, 0
     s, s_z, s_zz, s_y, s_yy, s_yz, s_x, s_xz, s_xy, s_xx = zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
-    for z in range(box[0], box[1]):
-        left, y_mid = rows_of_plane(frame, z)
-        if left <= 0:
-            continue
-        first, last = open_interval(y_mid, math.sqrt(left) * per_s_y, box[2], box[3])
-        shift = middle - frame[8] * (z - frame[0])
+    for plane in range(n_planes):
         p, p_y, p_yy, p_x, p_xy, p_xx = zero, zero, zero, zero, zero, zero
-        for y in range(first, last):
-            c_y = frame[4] * (y - y_mid)
-            rest = left - c_y * c_y
-            x_mid = shift - frame[7] * (y - frame[1])
-            begin, end = open_interval(x_mid, math.sqrt(max(rest, 0.0)) * per_s_x, -anchor, shape[2] - anchor)
-            exponent = splat_like(source, LOG2E_2 * (rest - frame[9]))
-            mid, across = splat_like(source, -scale * x_mid), splat_like(source, k * c_y)
-            row = (z * shape[1] + y) * shape[2] + anchor
-            for x in range(begin, end, lanes):
-                n = min(lanes, end - x)
-                c = fma(add(numbers, splat_like(source, np.float64(x))), scales, mid)
-                phi = first_lanes(exp2(subtract_product(c, c, exponent)), n)
-                g = multiply(phi, load_part(source, row + x, n))
+        first, last = last, last + np.int64(planes[2 * plane])
+        for row in range(first, last):
+            n, at = np.int64(rows[COUNT * capacity + row]), np.int64(rows[START * capacity + row])
+            exponent = splat_like(source, rows[EXPONENT * capacity + row])
+            middle = splat_like(source, rows[MIDDLE * capacity + row])
+            across = splat_like(source, rows[ACROSS * capacity + row])
+            x = add(numbers, splat_like(source, rows[BEGIN * capacity + row]))
+            while n > 0:
+                part = min(lanes, n)
+                c = fma(x, scales, middle)
+                phi = first_lanes(exp2(subtract_product(c, c, exponent)), part)
+                g = multiply(phi, load_part(source, at, part))
                 g_x, g_y = multiply(g, c), multiply(g, across)
                 p, p_x, p_y = add(p, g), add(p_x, g_x), add(p_y, g_y)
                 p_xx, p_xy, p_yy = fma(g_x, c, p_xx), fma(g_x, across, p_xy), fma(g_y, across, p_yy)
-        c_z = splat_like(source, k * frame[3] * (z - frame[0]))
+                x, at, n = add(x, step), at + lanes, n - lanes
+        c_z = splat_like(source, planes[2 * plane + 1])
         g_z = multiply(p, c_z)
         s, s_z, s_zz = add(s, p), add(s_z, g_z), fma(g_z, c_z, s_zz)
         s_y, s_yz, s_yy = add(s_y, p_y), fma(p_y, c_z, s_yz), add(s_yy, p_yy)
@@ -272,14 +276,14 @@ def _gather(source, shape, frame, box):
 
 @inline_kernel
 def _own_axes(gathered, frame, sums):
-    """Sums in nested coordinates to sums along the own axes: s1 = Q s, M = Q S Q^T."""
+    """Add sums in nested coordinates to sums along the own axes: s1 = Q s, M = Q S Q^T."""
     first, squares, mixed = gathered
     q = frame[10:19].reshape(3, 3)
     per_k = 1 / LOG2E_2
     per_root = math.sqrt(per_k)
-    sums[0] = first[0]
+    sums[0] += first[0]
     for i in range(3):
-        sums[1 + i] = per_root * (q[i, 0] * first[1] + q[i, 1] * first[2] + q[i, 2] * first[3])
+        sums[1 + i] += per_root * (q[i, 0] * first[1] + q[i, 1] * first[2] + q[i, 2] * first[3])
     for pair in range(6):
         i = pair if pair < 3 else (1 if pair == 3 else 0)
         j = pair if pair < 3 else (2 if pair < 5 else 1)
@@ -287,14 +291,16 @@ def _own_axes(gathered, frame, sums):
         value += (q[i, 1] * q[j, 2] + q[i, 2] * q[j, 1]) * mixed[0]
         value += (q[i, 0] * q[j, 2] + q[i, 2] * q[j, 0]) * mixed[1]
         value += (q[i, 0] * q[j, 1] + q[i, 1] * q[j, 0]) * mixed[2]
-        sums[4 + pair] = per_k * value
+        sums[4 + pair] += per_k * value
 
 
 @parallel_kernel
 def _squared_sums(frames, boxes, weight, counter, sums):
+    _, n_y, n_x = weight.shape
     source = weight.reshape(-1)
     n_batches = (boxes.shape[0] + BATCH - 1) // BATCH
     for _worker in prange(counter.size):
+        rows, planes = scratch(n_y)
         while True:
             batch = take_number(counter)
             if batch >= n_batches:
@@ -302,54 +308,52 @@ def _squared_sums(frames, boxes, weight, counter, sums):
             for i in range(batch * BATCH, min((batch + 1) * BATCH, boxes.shape[0])):
                 if boxes[i, 0] < 0:
                     sums[i] = np.nan
-                else:
-                    sums[i] = _gather_squared(source, weight.shape, frames[i], boxes[i])
+                    continue
+                sums[i] = 0
+                window = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
+                z = window[0]
+                while z < window[1]:
+                    _, n_planes, z = plan(frames[i], z, window, n_y, n_x, rows, planes)
+                    sums[i] += _gather_squared(source, frames[i], rows, planes, n_planes)
 
 
 @inline_kernel
-def _gather_squared(source, shape, frame, box):
-    """Sum of w phi^2 over one Gaussian."""
+def _gather_squared(source, frame, rows, planes, n_planes):
+    """Sum of w phi^2 over planned rows."""
     lanes, numbers, zero = lanes_of(source), lane_numbers(source), splat_like(source, 0.0)
-    anchor = math.floor(frame[2])
-    middle = frame[2] - anchor
-    per_s_y, per_s_x = 1 / frame[4], 1 / frame[5]
-    scale = frame[5] * math.sqrt(LOG2E_2)
-    scales, s = splat_like(source, scale), zero
-    for z in range(box[0], box[1]):
-        left, y_mid = rows_of_plane(frame, z)
-        if left <= 0:
-            continue
-        first, last = open_interval(y_mid, math.sqrt(left) * per_s_y, box[2], box[3])
-        shift, p = middle - frame[8] * (z - frame[0]), zero
-        for y in range(first, last):
-            c_y = frame[4] * (y - y_mid)
-            rest = left - c_y * c_y
-            x_mid = shift - frame[7] * (y - frame[1])
-            begin, end = open_interval(x_mid, math.sqrt(max(rest, 0.0)) * per_s_x, -anchor, shape[2] - anchor)
-            exponent, mid = splat_like(source, LOG2E_2 * (rest - frame[9])), splat_like(source, -scale * x_mid)
-            row = (z * shape[1] + y) * shape[2] + anchor
-            for x in range(begin, end, lanes):
-                n = min(lanes, end - x)
-                c = fma(add(numbers, splat_like(source, np.float64(x))), scales, mid)
-                phi = first_lanes(exp2(subtract_product(c, c, exponent)), n)
-                p = fma(multiply(phi, load_part(source, row + x, n)), phi, p)
+    scales, step = splat_like(source, frame[5] * math.sqrt(LOG2E_2)), splat_like(source, float(lanes))
+    capacity, last, s = rows.size // N_FIELDS, 0, zero
+    for plane in range(n_planes):
+        p = zero  # a sum per plane: long sums lose digits
+        first, last = last, last + np.int64(planes[2 * plane])
+        for row in range(first, last):
+            n, at = np.int64(rows[COUNT * capacity + row]), np.int64(rows[START * capacity + row])
+            exponent = splat_like(source, rows[EXPONENT * capacity + row])
+            middle = splat_like(source, rows[MIDDLE * capacity + row])
+            x = add(numbers, splat_like(source, rows[BEGIN * capacity + row]))
+            while n > 0:
+                part = min(lanes, n)
+                c = fma(x, scales, middle)
+                phi = first_lanes(exp2(subtract_product(c, c, exponent)), part)
+                p = fma(multiply(phi, load_part(source, at, part)), phi, p)
+                x, at, n = add(x, step), at + lanes, n - lanes
         s = add(s, p)
     return total(s)
 
 
 @parallel_kernel
-def _count(frames, boxes, counts):
-    for i in prange(boxes.shape[0]):
-        frame, box, n = frames[i], boxes[i], 0
-        for z in range(max(box[0], 0), box[1]):
-            left, y_mid = rows_of_plane(frame, z)
-            if left <= 0:
-                continue
-            first, last = open_interval(y_mid, math.sqrt(left) / frame[4], box[2], box[3])
-            for y in range(first, last):
-                c_y = frame[4] * (y - y_mid)
-                x_mid = frame[2] - frame[8] * (z - frame[0]) - frame[7] * (y - frame[1])
-                half = math.sqrt(max(left - c_y * c_y, 0.0)) / frame[5]
-                begin, end = open_interval(x_mid, half, 0, box[5])
-                n += max(end - begin, 0)
-        counts[i] = n
+def _count(frames, boxes, n_y, n_x, counter, counts):
+    for _worker in prange(counter.size):
+        rows, planes = scratch(n_y)
+        capacity = rows.size // N_FIELDS
+        while True:
+            i = take_number(counter)
+            if i >= boxes.shape[0]:
+                break
+            window, n = (boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]), 0.0
+            z = max(window[0], 0)
+            while z < window[1]:
+                n_rows, _, z = plan(frames[i], z, window, n_y, n_x, rows, planes)
+                for row in range(n_rows):
+                    n += max(rows[COUNT * capacity + row], 0.0)
+            counts[i] = np.int64(n)

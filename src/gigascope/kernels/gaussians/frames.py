@@ -24,8 +24,8 @@ N_COLUMNS = 19
 LOG2E_2 = 0.5 * math.log2(math.e)
 # 2^-122 is the least a kernel is asked for: float32 ends at 2^-126
 LARGEST_CUT = 13.0
-# operations to make a frame
-WORK = 300
+# operations to make a frame, and frames that share a scratch array
+WORK, BATCH = 300, 64
 
 
 @parallel_kernel
@@ -34,30 +34,32 @@ def prepare(means, log_scales, quaternions, cuts, origin, spacing, shape, frames
 
     A Gaussian of numbers that are not finite gets a box of minus ones, an empty one gets zeros.
     """
-    for i in prange(means.shape[0]):
-        _frame(means[i], log_scales[i], quaternions[i], cuts[i], origin, spacing, shape, frames[i], boxes[i])
+    n = means.shape[0]
+    for batch in prange((n + BATCH - 1) // BATCH):
+        b = np.empty((3, 3))
+        for i in range(batch * BATCH, min((batch + 1) * BATCH, n)):
+            _frame(means[i], log_scales[i], quaternions[i], cuts[i], origin, spacing, shape, b, frames[i], boxes[i])
 
 
 @inline_kernel
-def _frame(mean, log_scale, quaternion, cut, origin, spacing, shape, frame, box):
+def _frame(mean, log_scale, quaternion, cut, origin, spacing, shape, b, frame, box):
     w, x, y, z = (
         np.float64(quaternion[0]),
         np.float64(quaternion[1]),
         np.float64(quaternion[2]),
         np.float64(quaternion[3]),
     )
-    length = math.sqrt(w * w + x * x + y * y + z * z)
-    w, x, y, z = w / length, x / length, y / length, z / length
-    r = np.empty((3, 3))
-    r[0, 0], r[0, 1], r[0, 2] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
-    r[1, 0], r[1, 1], r[1, 2] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
-    r[2, 0], r[2, 1], r[2, 2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
-    b = np.empty((3, 3))
-    reach = min(np.float64(cut), LARGEST_CUT)
+    per_length = 1 / math.sqrt(w * w + x * x + y * y + z * z)
+    w, x, y, z = w * per_length, x * per_length, y * per_length, z * per_length
+    # rows are the own axes: columns of R
+    b[0, 0], b[0, 1], b[0, 2] = 1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)
+    b[1, 0], b[1, 1], b[1, 2] = 2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)
+    b[2, 0], b[2, 1], b[2, 2] = 2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)
     for k in range(3):
-        sigma = math.exp(np.float64(log_scale[k]))
+        per_sigma = math.exp(-np.float64(log_scale[k]))
         for j in range(3):
-            b[k, j] = r[j, k] / sigma * spacing[j]
+            b[k, j] *= per_sigma * spacing[j]
+    reach = min(np.float64(cut), LARGEST_CUT)
     _factorise(b, frame)
     frame[9] = reach * reach
     known = not math.isnan(reach) and math.isfinite(frame[3] * frame[4] * frame[5])
@@ -113,17 +115,3 @@ def _factorise(b, frame):
             q[k, 0] = -q[k, 0]
     frame[3], frame[4], frame[5] = s_z, s_y, s_x
     frame[6], frame[7], frame[8] = yz / s_y, xy / s_x, xz / s_x
-
-
-@inline_kernel
-def rows_of_plane(frame, z):
-    """What the rows of plane z share: what is left of cut^2, and the y at which rows are longest."""
-    d_z = z - frame[0]
-    c_z = frame[3] * d_z
-    return frame[9] - c_z * c_z, frame[1] - frame[6] * d_z
-
-
-@inline_kernel
-def open_interval(centre, half, low, high):
-    """First and one past the last integer strictly within `half` of the centre, clipped to low and high."""
-    return max(math.floor(centre - half) + 1, low), min(math.ceil(centre + half), high)
