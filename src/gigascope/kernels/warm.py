@@ -33,16 +33,18 @@ def warm() -> None:
         moving = views.clone().requires_grad_()
         warp.translate(moving, shifts, order)[0].sum().backward()
 
-    mixture = torch.ones(2, 3), torch.zeros(2, 3), torch.ones(2, 4), torch.ones(2), torch.full((2,), 3.0)
-    geometry = *mixture[:3], mixture[4]
-    leaves = [tensor.requires_grad_() for tensor in mixture[:4]]
-    gaussians.evaluate(*leaves, mixture[4], volume.shape).sum().backward()
-    gaussians.squared_sums(*geometry, volume)
-    gaussians.count_pairs(*geometry, volume.shape)
-    gaussians.evaluate_points(*mixture, torch.ones(2, 3))
-    parameters = [tensor.detach().clone() for tensor in leaves]
-    state = torch.zeros(2, 11), torch.zeros(2, 11), torch.zeros(2, dtype=torch.int32)
-    gaussians.adam_(*parameters, [torch.ones_like(tensor) for tensor in parameters], *state, (0.1, 0.1, 0.1, 0.1))
+    means, scales, quaternions = torch.ones(2, 3), torch.zeros(2, 3), torch.ones(2, 4)
+    amplitudes, cuts = torch.ones(2), torch.full((2,), 3.0)
+    shape, moving = (3, 4, 5), means.clone().requires_grad_()
+    gaussians.evaluate(moving, scales, quaternions, amplitudes, cuts, shape).sum().backward()
+    gaussians.squared_sums(means, scales, quaternions, cuts, volume)
+    gaussians.count_pairs(means, scales, quaternions, cuts, shape)
+    gaussians.evaluate_points(means, scales, quaternions, amplitudes, cuts, means)
+    first, second, steps = torch.zeros(2, 11), torch.zeros(2, 11), torch.zeros(2, dtype=torch.int32)
+    gradients = [tensor.clone() for tensor in (means, scales, quaternions, amplitudes)]
+    rates = (0.1, 0.1, 0.1, 0.1)
+    gaussians.adam_(means, scales, quaternions, amplitudes, gradients, first, second, steps, rates)
+
     row = torch.zeros(1, 21, dtype=torch.int64)
     row[:, 7:10], row[:, 13] = 1 << 31, 1 << 32
     integer_field.add_(torch.zeros(3, 4, 5, dtype=torch.int64), row, (0, 0, 0))
