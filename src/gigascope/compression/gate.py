@@ -1,7 +1,8 @@
 """Which voxels of a volume hold signal: evidence against the noise of the background, and thresholds.
 
-Evidence is the blurred excess over the background in standard deviations of the blurred background. It is computed for
-any box of the volume alone, with a margin for the blur, and a voxel gets the same bits whatever box it is part of.
+Evidence is the blurred excess over the background in standard deviations of the blurred background, made even for shot
+noise. It is computed for any box of the volume alone, with a margin for the blur, and a voxel gets the same bits
+whatever box it is part of.
 """
 
 from __future__ import annotations
@@ -82,25 +83,25 @@ class Evidence:
         """
         out = np.empty([b.stop - b.start for b in box], np.float32)
         for piece in pieces(box):
-            excess, noise = self._excess(read, piece)
+            wide = widened(piece, self.margin, self.shape)
+            excess, noise = (found[inside(piece, wide)] for found in self._blurred(read, wide))
             # Rounding to integers is the same error for all voxels of a dark, quiet place: no blur averages it away.
             scale = np.maximum(self.spread * noise, math.sqrt(ROUNDING)) if self.integer else self.spread * noise
             out[inside(piece, box)] = (excess - self.centre * noise) / scale
         return out
 
-    def _excess(self, read: Read, box: Region) -> tuple[F32, F32]:
-        """Blurred excess over the background, and standard deviation of a voxel's noise at its level; grey values."""
-        wide = widened(box, self.margin, self.shape)
-        excess, noise = self._blurred(read, wide)
-        own = inside(box, wide)
-        return excess[own], noise[own]
-
     def _blurred(self, read: Read, box: Region) -> tuple[F32, F32]:
-        """As :meth:`_excess`, of a box as if there were no voxels around it."""
+        """Blurred excess over the background, and standard deviation of a voxel's noise, of a box as if it were alone.
+
+        The deviation is the mean of that of the background and that of the blurred value: a difference over it is the
+        difference of the roots that make shot noise even (Anscombe). Few photons scatter further up than down, and what
+        is 6 deviations of the background above it can be chance where there is less than a photon in a voxel.
+        """
         origin, shape = [float(b.start) for b in box], [b.stop - b.start for b in box]
         background = interpolate(torch.from_numpy(self.levels), CELL, origin, shape).numpy()
         excess = blurred(read(box).astype(np.float32) - background, self.sigmas)
-        return excess, self.noise.sd(background).astype(np.float32)
+        noise = (self.noise.sd(background) + self.noise.sd(background + excess)) / 2
+        return excess, noise.astype(np.float32)
 
     def sample(self, read: Read) -> F32:
         """Blurred excess in standard deviations of the noise, of an eighth of the voxels of some pieces, sorted."""
