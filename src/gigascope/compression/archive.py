@@ -121,6 +121,7 @@ class Reader:
         try:
             self.size = os.fstat(self._file.fileno()).st_size
             self.directory_size = 0
+            self._seen: set[str] = set()
             self.entries = {entry.name: entry for entry in self._entries()}
         except BaseException:
             self.close()
@@ -164,6 +165,10 @@ class Reader:
         entry = self._entry(name)
         if entry.method != STORED or not 0 <= start <= stop <= entry.size:
             raise self.damaged(f"bytes {start} to {stop} of {name} do not exist")
+        if name not in self._seen:
+            if self._raw(entry.start, entry.data - entry.start) != entry.header:
+                raise self.damaged(f"the header of {name} was altered")
+            self._seen.add(name)
         return self._raw(entry.data + start, stop - start)
 
     def damaged(self, what: str) -> UserError:

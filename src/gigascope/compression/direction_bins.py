@@ -5,6 +5,7 @@ A grid of directions (see :mod:`frames`) has any number of rings; its cells fall
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -13,8 +14,12 @@ from numpy.typing import NDArray
 from gigascope.compression import law_rows
 from gigascope.compression.compiled import compiled
 
+I64 = NDArray[np.int64]
+
 N_BANDS, N_SECTORS = 8, 24
 N_BINS = N_BANDS * N_SECTORS
+# Grids of fewer rings are counted beforehand.
+N_COUNTED = 128
 # Kinds of Gaussians: the pole is the longest or the shortest axis, and how much it differs from the next one.
 N_KINDS = 8
 LIMITS = (0.2, 0.45, 0.7)
@@ -46,19 +51,24 @@ def centres():  # type: ignore[no-untyped-def]
 
 
 @compiled
-def cells_of(n_rings, cache):  # type: ignore[no-untyped-def]
-    """(N_BINS,) cells of the grid in each bin; `cache` (rings, N_BINS + 1) int32 keeps them, with a mark at the end."""
-    counts = cache[n_rings]
-    if counts[N_BINS] == 0:
-        counts[:N_BINS] = 0
-        for band in range(N_BANDS):
-            for ring in range(_band_start(n_rings, band), _band_start(n_rings, band + 1)):
-                n_cells = law_rows.ring_cells(n_rings, ring)
-                for sector in range(N_SECTORS):
-                    n = _sector_start(n_cells, sector + 1) - _sector_start(n_cells, sector)
-                    counts[band * N_SECTORS + sector] += n
-        counts[N_BINS] = 1
-    return counts
+def count_cells(n_rings, counts):  # type: ignore[no-untyped-def]
+    """Fill `counts` (N_BINS,) with the cells of the grid in each bin."""
+    counts[:] = 0
+    for band in range(N_BANDS):
+        for ring in range(_band_start(n_rings, band), _band_start(n_rings, band + 1)):
+            n_cells = law_rows.ring_cells(n_rings, ring)
+            for sector in range(N_SECTORS):
+                n = _sector_start(n_cells, sector + 1) - _sector_start(n_cells, sector)
+                counts[band * N_SECTORS + sector] += n
+
+
+@compiled
+def cells_of(n_rings, counted, scratch):  # type: ignore[no-untyped-def]
+    """(N_BINS,) cells of the grid in each bin: a row of `counted`, or of a finer grid `scratch`, filled."""
+    if n_rings < len(counted):
+        return counted[n_rings]
+    count_cells(n_rings, scratch)
+    return scratch
 
 
 @compiled
@@ -113,6 +123,10 @@ def aligned(tensor, directions, bins):  # type: ignore[no-untyped-def]
         bins[i] = min(N_ALIGNED - 1, max(0, np.int64(value * N_ALIGNED)))
 
 
-def new_cache() -> NDArray[np.int32]:
-    """Of :func:`cells_of`."""
-    return np.zeros((law_rows.MOST_RINGS + 1, N_BINS + 1), np.int32)
+@functools.cache
+def counted() -> I64:
+    """(n, N_BINS) cells of the grids of few rings, which nearly all are."""
+    table = np.zeros((N_COUNTED, N_BINS), np.int64)
+    for n_rings in range(1, N_COUNTED):
+        count_cells(n_rings, table[n_rings])
+    return table

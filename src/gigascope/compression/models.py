@@ -129,7 +129,7 @@ def row_model(models: Models, quantiser: Quantiser, law: LawRows) -> RowModel:
         density=np.stack([_density_sums(row) for row in models.density]),
         turns=np.maximum(1, powers(models.turns)),
         centres=direction_bins.centres(),
-        cache=direction_bins.new_cache(),
+        counted=direction_bins.counted(),
     )
 
 

@@ -46,7 +46,7 @@ class RowModel(NamedTuple):
     density : (3, N_FINE + 1) their sums
     turns : (N_KINDS, N_ALIGNED) weights of directions by alignment
     centres : directions of the bins
-    cache : of direction_bins.cells_of
+    counted : cells of the grids of directions; see direction_bins.cells_of
     """
 
     classes: I64
@@ -61,7 +61,7 @@ class RowModel(NamedTuple):
     density: I64
     turns: I64
     centres: F64
-    cache: NDArray[np.int32]
+    counted: I64
 
 
 class Stream(NamedTuple):
@@ -191,8 +191,8 @@ def fill_inputs(inputs, c, around):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _direction(model, stream, n_rings, ring, azimuth, kind, bins):  # type: ignore[no-untyped-def]
-    counts = direction_bins.cells_of(n_rings, model.cache)
+def _direction(model, stream, n_rings, ring, azimuth, kind, bins, scratch):  # type: ignore[no-untyped-def]
+    counts = direction_bins.cells_of(n_rings, model.counted, scratch)
     total, n_some = 0, 0
     for k in range(direction_bins.N_BINS):
         if counts[k] > 0:
@@ -243,6 +243,7 @@ def code(model, law, stream, cells, scales, rotation, amplitude, place):  # type
     squares = np.empty_like(rows)
     around, inputs = np.empty(4, np.int64), np.empty(N_INPUTS, np.int64)
     tensor, bins = np.empty((3, 3)), np.empty(direction_bins.N_BINS, np.int64)
+    scratch = np.empty_like(bins)
     for i in range(n):
         neighbours.find(cells, i, rows, squares)
         amplitude[i], c = _amplitude(model, law, stream, amplitude[i])
@@ -260,7 +261,7 @@ def code(model, law, stream, cells, scales, rotation, amplitude, place):  # type
         values[i, 3] = c << POINT - 2
         if law.adaptive:
             near = rows, squares, poles, strengths
-            _code_frame(model, law, stream, cells, i, c, scales[i], rotation[i], near, tensor, bins)
+            _code_frame(model, law, stream, cells, i, c, scales[i], rotation[i], near, tensor, bins, scratch)
         else:
             for k in range(3):
                 rotation[i, k] = _uniform(stream, rotation[i, k], 2 * law.half + 1)
@@ -270,7 +271,7 @@ def code(model, law, stream, cells, scales, rotation, amplitude, place):  # type
 
 
 @compiled
-def _code_frame(model, law, stream, cells, i, c, scales, rotation, near, tensor, bins):  # type: ignore[no-untyped-def]
+def _code_frame(model, law, stream, cells, i, c, scales, rotation, near, tensor, bins, scratch):  # type: ignore[no-untyped-def]
     rows, squares, poles, strengths = near
     step = law.step[c]
     n_rings, n_rolls, last = law_rows.rotation_grid(scales[0], scales[1], scales[2], law.delta[c], step)
@@ -279,7 +280,7 @@ def _code_frame(model, law, stream, cells, i, c, scales, rotation, near, tensor,
         direction_bins.aligned(tensor, model.centres, bins)
         difference = max(scales[0] - scales[1], scales[1] - scales[2]) * step
         kind = direction_bins.kind_of(last, difference)
-        rotation[0], rotation[1] = _direction(model, stream, n_rings, rotation[0], rotation[1], kind, bins)
+        rotation[0], rotation[1] = _direction(model, stream, n_rings, rotation[0], rotation[1], kind, bins, scratch)
     elif stream.decoding:
         rotation[0] = rotation[1] = 0
     rotation[2] = _uniform(stream, rotation[2], n_rolls)
@@ -302,6 +303,7 @@ def describe(model, law, cells, scales, rotation, amplitude, around, kinds, mass
     rows = np.empty(neighbours.N_EARLIER + neighbours.N_PLACES, np.int64)
     squares = np.empty_like(rows)
     tensor, bins = np.empty((3, 3)), np.empty(direction_bins.N_BINS, np.int64)
+    scratch = np.empty_like(bins)
     for i in range(n):
         neighbours.find(cells, i, rows, squares)
         neighbours.means(rows, squares, values, model.usual, around[i])
@@ -323,7 +325,7 @@ def describe(model, law, cells, scales, rotation, amplitude, around, kinds, mass
         neighbours.alignment(cells, i, rows, squares, poles, strengths, tensor)
         direction_bins.aligned(tensor, model.centres, bins)
         kinds[i] = direction_bins.kind_of(last, max(scales[i, 0] - scales[i, 1], scales[i, 1] - scales[i, 2]) * step)
-        counts = direction_bins.cells_of(n_rings, model.cache)
+        counts = direction_bins.cells_of(n_rings, model.counted, scratch)
         for k in range(direction_bins.N_BINS):
             mass[i, bins[k]] += counts[k]
         chosen, _ = direction_bins.place_in_bin(n_rings, rotation[i, 0], rotation[i, 1])
