@@ -128,14 +128,16 @@ def interpolate(
     """
     field = grid.to(torch.float32)
     shape = tuple(n * c for n, c in zip(grid.shape, cell)) if shape is None else shape
-    for axis in range(3):
+    # z last: what is gathered for all voxels are then whole planes
+    for axis in (2, 1, 0):
         low, weight = _weights(field.shape[axis], cell[axis], origin[axis], shape[axis], spacing[axis])
         lower = low.to(field.device)
         upper = torch.clamp(lower + 1, max=field.shape[axis] - 1)
         share = weight.to(field.device).reshape([-1 if i == axis else 1 for i in range(3)])
         below, above = field.index_select(axis, lower), field.index_select(axis, upper)
-        # three operations of elements, no matrix product: its order of sums would change with the piece asked for
-        field = below + share * (above - below)
+        # below + share (above - below) as three operations of elements: in a matrix product, or where multiplication
+        # and addition are fused for some elements only, a voxel's bits would change with the piece asked for
+        field = below.add_(above.sub_(below).mul_(share))
     return field
 
 
