@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gigascope.kernels.gaussians.bins import members_of_tiles
 from gigascope.kernels.gaussians.frames import LOG2E_2, half_sizes
-from gigascope.kernels.parallel import inline_kernel, parallel_kernel
+from gigascope.kernels.parallel import inline_kernel, parallel_kernel, serial_kernel
 from gigascope.kernels.simd import (
     add,
     exp2,
@@ -57,25 +57,19 @@ def evaluate_at(
     if boxes.min(initial=0) < 0:
         return torch.full_like(points[:, 0], torch.nan)
     known = points.isfinite().all(dim=1)
-    positions = torch.where(known[:, None], points, 0.0).double().numpy()
-    if not len(positions) or not len(frames):
+    if not len(points) or not len(frames):
         return torch.where(known, points.new_zeros(()), torch.nan)
-    low = positions.min(axis=0)
-    cells, edge, n_cells = _cells(frames, low, positions.max(axis=0), len(positions))
+    positions = torch.where(known[:, None], points, 0.0).double().T.contiguous().numpy()
+    low = positions.min(axis=1)
+    cells, edge, n_cells = _cells(frames, low, positions.max(axis=1), positions.shape[1])
     starts, members = members_of_tiles(cells, (1, 1, 1), n_cells)
-    place = ((positions - low) / edge).astype(np.int64)
-    keys = np.ravel_multi_index(tuple(place.T), n_cells)
-    order = np.argsort(keys, kind="stable")
-    occupied, begins = np.unique(keys[order], return_index=True)
-    begins = np.append(begins, len(keys))
-    columns, values = np.ascontiguousarray(positions[order].T), np.zeros(len(keys))
-    counter = np.zeros(numba.get_num_threads(), np.int64)
-    pairs = float(((starts[occupied + 1] - starts[occupied]) * np.diff(begins)).sum())
-    arrays = (frames, amplitudes, starts, members, occupied, begins, columns, values, counter)
-    _evaluate(*arrays, work=PAIR * pairs)
-    result = np.empty_like(values)
-    result[order] = values
-    return torch.where(known, torch.from_numpy(result).to(points.dtype), torch.nan)
+    place = np.empty(positions.shape[1], np.int64)
+    begins, columns = np.zeros(len(starts), np.int64), np.empty_like(positions)
+    _sort(positions, low, edge, np.array(n_cells), begins, place, columns)
+    values, counter = np.zeros(len(place)), np.zeros(numba.get_num_threads(), np.int64)
+    pairs = float((np.diff(starts) * np.diff(begins)).sum())
+    _evaluate(frames, amplitudes, starts, members, begins, columns, values, counter, work=PAIR * pairs)
+    return torch.where(known, torch.from_numpy(values[place]).to(points.dtype), torch.nan)
 
 
 def _cells(
@@ -105,18 +99,40 @@ def _ranges(frames, low, edge, n_cells, cells):
             cells[i, 2 * j + 1] = 0 if outside else np.int64(min(last, n_cells[j] - 1.0)) + 1
 
 
+@serial_kernel
+def _sort(positions, low, edge, n_cells, begins, place, columns):
+    """Counting sort: where each cell begins, where each point goes, and the points there."""
+    for p in range(place.size):
+        cell = np.int64(0)
+        for j in range(3):
+            cell = cell * n_cells[j] + min(np.int64((positions[j, p] - low[j]) / edge), n_cells[j] - 1)
+        place[p] = cell
+        begins[cell + 1] += 1
+    for cell in range(1, begins.size):
+        begins[cell] += begins[cell - 1]
+    ends = begins.copy()
+    for p in range(place.size):
+        at = ends[place[p]]
+        ends[place[p]] += 1
+        place[p] = at
+        for j in range(3):
+            columns[j, at] = positions[j, p]
+
+
 @parallel_kernel
-def _evaluate(frames, amplitudes, starts, members, occupied, begins, columns, values, counter):
-    n_batches = (occupied.size + BATCH - 1) // BATCH
+def _evaluate(frames, amplitudes, starts, members, begins, columns, values, counter):
+    n_batches = (starts.size - 1 + BATCH - 1) // BATCH
     for _worker in prange(counter.size):
         while True:
             batch = take_number(counter)
             if batch >= n_batches:
                 break
-            for k in range(batch * BATCH, min((batch + 1) * BATCH, occupied.size)):
-                for j in range(starts[occupied[k]], starts[occupied[k] + 1]):
+            for cell in range(batch * BATCH, min((batch + 1) * BATCH, starts.size - 1)):
+                if begins[cell] == begins[cell + 1]:
+                    continue
+                for j in range(starts[cell], starts[cell + 1]):
                     i = members[j]
-                    _add_gaussian(values, columns, frames[i], np.float64(amplitudes[i]), begins[k], begins[k + 1])
+                    _add_gaussian(values, columns, frames[i], np.float64(amplitudes[i]), begins[cell], begins[cell + 1])
 
 
 @inline_kernel
