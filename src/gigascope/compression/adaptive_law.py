@@ -15,8 +15,10 @@ rotation about own axis k             ``b^2 / 4 (sigma_i / sigma_j - sigma_j / s
 
 A uniform quantiser of width s adds s^2 / 12 on average, hence the steps: ``sqrt(12 theta)`` for b, and with
 ``delta = sqrt(12 theta) / |b|``: ``sqrt(2) delta`` for the log scales, ``sqrt(2) sigma delta`` for the mean,
-``2 delta / |sigma_i / sigma_j - sigma_j / sigma_i|`` for the rotation. `delta` comes from the class of b (half
-octaves), so that the least-squares solve of the amplitudes that follows leaves the geometry as it is; see
+``2 delta / |sigma_i / sigma_j - sigma_j / sigma_i|`` for the rotation. The mean is rounded along z, y and x one after
+the other, each time with the steps of what is left when the coordinates before it are given (:func:`compensation`),
+which comes to the same as steps along the own axes. `delta` comes from the class of b (half octaves), so that the
+least-squares solve of the amplitudes that follows leaves the geometry as it is; see
 :func:`gigascope.compression.quantise.with_amplitudes`.
 """
 
@@ -153,15 +155,38 @@ class RotationGrid:
         return RotationGrid(n_rings, _count((math.pi / 2) * roll / delta, 1), last, tilt == 0, roll == 0)
 
 
-def _place_counts(log_scales: Tensor, q: Tensor, amplitude: Tensor, quantiser: Quantiser) -> Tensor:
-    """(N, 3) int64, places in a cell along each axis, from dequantised scales and frames."""
-    inverse = exact.exp(-2 * log_scales)
+def covariances(log_scales: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+    """zz, zy, zx, yy, yx of the covariances, (N,) float64 each, voxels squared."""
+    variances = exact.exp(2 * log_scales)
+    a, b, c = variances.unbind(1)
     r = frames.matrices(q)
-    squares = r * r
-    curvature = (
-        squares[:, :, 0] * inverse[:, :1] + squares[:, :, 1] * inverse[:, 1:2] + squares[:, :, 2] * inverse[:, 2:]
-    )
-    return _count(torch.sqrt(curvature / 2) * (CELL / _delta(amplitude, quantiser)[:, None]), 1)
+
+    def entry(j: int, k: int) -> Tensor:
+        return r[:, j, 0] * r[:, k, 0] * a + r[:, j, 1] * r[:, k, 1] * b + r[:, j, 2] * r[:, k, 2] * c
+
+    return entry(0, 0), entry(0, 1), entry(0, 2), entry(1, 1), entry(1, 2)
+
+
+def _place_counts(log_scales: Tensor, q: Tensor, amplitude: Tensor, quantiser: Quantiser) -> Tensor:
+    """(N, 3) places in a cell: steps from the variance along z, along y given z, and along x given both."""
+    zz, zy, _, yy, _ = covariances(log_scales, q)
+    y_given_z = yy - zy * zy / zz
+    total = exact.exp(2 * (log_scales[:, 0] + log_scales[:, 1] + log_scales[:, 2]))
+    variances = torch.stack((zz, y_given_z, total / (zz * y_given_z)), dim=1)
+    return _count(CELL / _delta(amplitude, quantiser)[:, None] / torch.sqrt(2 * variances), 1)
+
+
+def compensation(log_scales: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What errors of a mean call for in the coordinates that are rounded after it.
+
+    The squared error is least, for given errors along z (and y), with an error of (first) x error_z along y, and of
+    (second) x error_z + (third) x error_y along x. Rounding one coordinate after the other with this in mind is
+    worth as much as steps along the own axes.
+    """
+    zz, zy, zx, yy, yx = covariances(log_scales, q)
+    y_given_z = yy - zy * zy / zz
+    third = (yx - zy * zx / zz) / y_given_z
+    return zy / zz, (zx - third * zy) / zz, third
 
 
 def _frame(rotation: Tensor, grid: RotationGrid, latent: Tensor | None) -> Tensor:

@@ -228,17 +228,19 @@ def fixed_quaternion(a, b, c, half):  # type: ignore[no-untyped-def]
 def place_counts(l_1, l_2, l_3, q, delta):  # type: ignore[no-untyped-def]
     """Places in a cell along each axis; see adaptive_law."""
     w, x, y, z = q
-    a, b, c = exp(-2 * l_1), exp(-2 * l_2), exp(-2 * l_3)
-    r = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
+    a, b, c = exp(2 * l_1), exp(2 * l_2), exp(2 * l_3)
+    r_0 = (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y))
+    r_1 = (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x))
+    zz = r_0[0] * r_0[0] * a + r_0[1] * r_0[1] * b + r_0[2] * r_0[2] * c
+    zy = r_0[0] * r_1[0] * a + r_0[1] * r_1[1] * b + r_0[2] * r_1[2] * c
+    yy = r_1[0] * r_1[0] * a + r_1[1] * r_1[1] * b + r_1[2] * r_1[2] * c
+    y_given_z = yy - zy * zy / zz
+    rest = exp(2 * (l_1 + l_2 + l_3)) / (zz * y_given_z)
     fine = CELL / delta
     return (
-        _count(math.sqrt((r[0][0] * r[0][0] * a + r[0][1] * r[0][1] * b + r[0][2] * r[0][2] * c) / 2) * fine, 1, MOST),
-        _count(math.sqrt((r[1][0] * r[1][0] * a + r[1][1] * r[1][1] * b + r[1][2] * r[1][2] * c) / 2) * fine, 1, MOST),
-        _count(math.sqrt((r[2][0] * r[2][0] * a + r[2][1] * r[2][1] * b + r[2][2] * r[2][2] * c) / 2) * fine, 1, MOST),
+        _count(fine / math.sqrt(2 * zz), 1, MOST),
+        _count(fine / math.sqrt(2 * y_given_z), 1, MOST),
+        _count(fine / math.sqrt(2 * rest), 1, MOST),
     )
 
 

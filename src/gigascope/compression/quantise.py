@@ -206,13 +206,34 @@ def _round(
         integers = adaptive_law.to_integers(log_scales, latent, amplitudes, quantiser)
     else:
         integers = fixed_law.to_integers(log_scales, latent, amplitudes, quantiser, amplitude_scale)
-    _, _, counts = _geometry(*integers, quantiser)
-    edge = torch.tensor([float(n) for n in shape], dtype=torch.float64, device=means.device)
-    corner = torch.clamp(means + 0.5, min=torch.zeros_like(edge), max=edge * (1 - 1e-12))
-    cell = torch.floor(corner / CELL).to(torch.int64)
-    inside = (corner / CELL - cell.to(torch.float64)) * counts.to(torch.float64)
-    place = torch.minimum(torch.floor(inside).to(torch.int64), counts - 1)
+    rounded, turned, counts = _geometry(*integers, quantiser)
+    # errors along z, y and x of one mean may make up for each other; with the fixed law they are left alone
+    shares = adaptive_law.compensation(rounded, turned) if quantiser.adaptive else None
+    cell, place = _cells(means, counts, shape, shares)
     return (cell, place, *integers), (latent, order, change)
+
+
+def _cells(
+    means: Tensor, counts: Tensor, shape: Sequence[int], shares: tuple[Tensor, Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Cells (N, 3) and places in them (N, 3)."""
+    cells: list[Tensor] = []
+    places: list[Tensor] = []
+    errors: list[Tensor] = []
+    for axis in range(3):
+        wanted = means[:, axis]
+        if shares is not None and axis == 1:
+            wanted = wanted + shares[0] * errors[0]
+        elif shares is not None and axis == 2:
+            wanted = wanted + shares[1] * errors[0] + shares[2] * errors[1]
+        corner = torch.clamp(wanted + 0.5, 0.0, shape[axis] * (1 - 1e-12)) / CELL
+        cell = torch.floor(corner).to(torch.int64)
+        inside = (corner - cell.to(torch.float64)) * counts[:, axis].to(torch.float64)
+        place = torch.minimum(torch.floor(inside).to(torch.int64), counts[:, axis] - 1)
+        errors.append(_position(cell, place, counts[:, axis]) - means[:, axis])
+        cells.append(cell)
+        places.append(place)
+    return torch.stack(cells, dim=1), torch.stack(places, dim=1)
 
 
 def _geometry(
