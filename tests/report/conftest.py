@@ -14,8 +14,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-def _load_builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gigascope_tests_build", Path(__file__).parents[1] / "build.py")
+def _load_builder(file: str) -> ModuleType:
+    name = f"gigascope_tests_{Path(file).stem}"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -27,7 +28,7 @@ def _load_builder() -> ModuleType:
 @pytest.fixture(scope="session")
 def build_result() -> Callable[..., object]:
     """`tests/build.py`'s builder of result folders."""
-    return _load_builder().build_result
+    return _load_builder("build.py").build_result
 
 
 @pytest.fixture(scope="session")
@@ -64,5 +65,40 @@ def result_of():
             {name: open_store(path) for name in names if (path := made.folder / f"{name}.zarr").exists()},
             **{name: made.folder / file for name, file in files.items()},
         )
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def build_compression() -> Callable[..., object]:
+    """`tests/build_compression.py`'s builder of result folders."""
+    return _load_builder("build_compression.py").build_compression
+
+
+@pytest.fixture(scope="session")
+def compressed(build_compression, tmp_path_factory):
+    """A simulated volume with a decoded one; a warning that needs escaping."""
+    folder = tmp_path_factory.mktemp("results") / "cell <42> & co"
+    return build_compression(folder, warnings=('look at <b>voxel 3</b> & "others"',))
+
+
+@pytest.fixture(scope="session")
+def channels(build_compression, tmp_path_factory):
+    """Two channels of a volume without a known truth, not decoded."""
+    folder = tmp_path_factory.mktemp("results") / "channels"
+    return build_compression(folder, n_channels=2, simulated=False, decoded=False, codecs=("sperr",), seed=3)
+
+
+@pytest.fixture(scope="session")
+def compression_result_of():
+    """Reads a result folder as the report stage does."""
+    from gigascope.report.compression_result import TABLES, CompressionResult, load
+    from gigascope.store.open import open_store
+
+    def read(made) -> CompressionResult:
+        paths = made.paths()
+        stores = {name: open_store(path) for name, path in paths.items() if path.suffix == ".zarr"}
+        tables = {name: paths[name] for name in TABLES}
+        return load(made.folder.name, stores, paths["gmix"], paths["metrics"], tables)
 
     return read

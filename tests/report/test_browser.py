@@ -67,12 +67,44 @@ def test_viewer_shows_y_up_and_x_to_the_right(tmp_path):
 @needs_browser
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 1600])
-def test_page_fits_the_width_of_the_screen(made, result_of, tmp_path, width):
+def test_viewer_shows_original_and_decoded_with_the_gate_in_colour(compressed, tmp_path):
+    shot = rendered(compressed.folder, tmp_path, (1600, 600))
+    for name, panel in {"original": shot[60:240, 80:330], "decoded": shot[60:240, 890:1130]}.items():
+        assert panel.max() > 150, f"{name}: nothing bright"
+        assert (np.ptp(panel, axis=2) > 20).mean() > 0.03, f"{name}: no colour of the gate"
+    # another picture on each side: the Gaussians are made up
+    assert np.abs(shot[60:240, 80:330] - shot[60:240, 885:1135]).mean() > 1
+
+
+@pytest.fixture(scope="module")
+def pages(made, result_of, compressed, channels, compression_result_of):
+    from gigascope.report.compression import compression_page
     from gigascope.report.tomography import tomography_page
 
+    return {
+        "tomography": tomography_page(result_of(made)),
+        "compression": compression_page(compression_result_of(compressed)),
+        "channels": compression_page(compression_result_of(channels)),
+    }
+
+
+@needs_browser
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "width"),
+    [
+        ("tomography", 390),
+        ("tomography", 1600),
+        ("compression", 390),
+        ("compression", 1300),
+        ("compression", 1600),
+        ("channels", 390),
+    ],
+)
+def test_page_fits_the_width_of_the_screen(pages, tmp_path, kind, width):
     # in a frame, because a window of Chromium is at least 500 px wide
-    frame = html.escape(tomography_page(result_of(made)), quote=True)
+    frame = html.escape(pages[kind], quote=True)
     report = "document.title = d.clientWidth + ' ' + d.scrollWidth"
     page = tmp_path / "frame.html"
     page.write_text(

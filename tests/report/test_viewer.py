@@ -134,3 +134,24 @@ def test_taken_port_is_said(made):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "UserError" in done.stderr
     assert "--port" in done.stderr
+
+
+def test_original_and_decoded_stand_side_by_side_under_the_gate(compressed):
+    served = viewer.serve(compressed.folder)
+    assert served.layers == ["volume", "decoded", "gate"]
+    shown = served.neuroglancer.state.to_json()
+    panels = shown["layout"]["children"]
+    assert [panel["layers"] for panel in panels] == [["volume", "gate"], ["decoded", "gate"]]
+    gate = layer_of(served, "gate")
+    assert gate["type"] == "segmentation"
+    assert list(gate["segments"]) == ["1"]
+    # row 0 is on top, as in the files of light microscopes
+    assert shown.get("crossSectionOrientation", [0, 0, 0, 1]) == [0, 0, 0, 1]
+
+
+def test_volume_that_was_not_decoded_is_shown_alone(channels):
+    stores = {n: (open_store(channels.folder / f"{n}.zarr"), f"http://x/{n}") for n in ("volume", "gate")}
+    shown = viewer.state(stores)
+    assert shown["layout"]["layout"] == "4panel"
+    assert [layer["visible"] for layer in shown["layers"]] == [True, True]
+    assert shown["dimensions"]["z"] == [0.5e-6, "m"]

@@ -32,7 +32,7 @@ def summary(result: CompressionResult) -> str:
     """Two sentences: what went in, what came out."""
     z, y, x = result.volume.shape[-3:]
     n_frames = len(result.frames)
-    what = f"{'A simulated' if result.simulated else 'A'} volume of {f'{n_frames} times ' if n_frames > 1 else ''}"
+    what = f"{'A simulated' if result.simulated else 'A'} volume of {f'{n_frames} frames of ' if n_frames > 1 else ''}"
     raw, n_bytes, count = (result.value(n) for n in ("raw_bytes", "bytes", "n_gaussians"))
     return (
         f"{what}{x} × {y} × {z} voxels (x, y, z) of {result.volume.dtype.name}, {_voxel(result)}. As {number(count)} "
@@ -71,7 +71,7 @@ def headlines(result: CompressionResult) -> list[Number]:
     low, high = value("residual_sd_least"), value("residual_sd_most")
     if low is not None and high is not None:
         note = "in units of the noise, by intensity; 1 is noise alone"
-        found.append(Number("Residual", f"{number(low)}–{number(high)}", "", note))
+        found.append(Number("Residual", f"{low:.2f}–{high:.2f}", "", note))
     seconds = [float(r["wall_s"]) for r in result.records if isinstance(r.get("wall_s"), int | float)]
     if seconds:
         note = "of the stages listed below"

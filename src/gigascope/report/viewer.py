@@ -18,15 +18,21 @@ from gigascope.errors import UserError
 if TYPE_CHECKING:
     from gigascope.store.open import StoreReader
 
-# Shown when nothing else is asked for, as far as they are there.
-DEFAULT_LAYERS = ("tomogram", "aligned")
+# Shown when nothing else is asked for, as far as they are there: of the first pipeline whose first store is there.
+DEFAULT_LAYERS = (("tomogram", "aligned"), ("volume", "decoded", "gate"))
+# Integers that name something: drawn in colour over the images.
+SEGMENTATIONS = ("gate",)
+# Images that are looked at beside each other, at the same place.
+SIDE_BY_SIDE = ("volume", "decoded")
 _METRES = {"nanometer": 1e-9, "micrometer": 1e-6, "millimeter": 1e-3, "angstrom": 1e-10, "meter": 1.0}
 # About the width of one of four panels on a common screen: what the first look fits into.
 _PANEL_PX = 340
 # Half a turn about x: the screen then has x to the right, y up and z towards the person.
 _Y_UP = [1, 0, 0, 0]
-# The same, looked at from 30 degrees above and 30 degrees to the side.
-_OBLIQUE = [0.933, -0.067, 0.25, 0.25]
+# Row 0 on top, as files of light microscopes have it; z away from the person.
+_Y_DOWN = [0, 0, 0, 1]
+# The same two, looked at from 30 degrees above and 30 degrees to the side.
+_OBLIQUE = {"up": [0.933, -0.067, 0.25, 0.25], "down": [-0.25, 0.25, 0.067, 0.933]}
 _SHADER = "#uicontrol invlerp normalized\nvoid main() { emitGrayscale(normalized()); }\n"
 
 
@@ -64,7 +70,8 @@ def serve(folder: Path | str, layers: Sequence[str] | None = None, bind: str = "
     Parameters
     ----------
     folder : results folder of a dataset, or one store
-    layers : stores to show, by name without `.zarr`; default: tomogram and aligned views, or all where these are not
+    layers : stores to show, by name without `.zarr`; default: tomogram and aligned views, or volume, decoded volume and
+        gate, or all where these are not there
     bind, port : address to serve on; port 0: a free one
 
     Raises
@@ -119,12 +126,13 @@ def view_forever(
 def state(stores: dict[str, tuple[StoreReader, str]]) -> dict[str, Any]:
     """What Neuroglancer shows: a layer per store, its centre at the origin; volumes in four panels, views in one each.
 
+    Original and decoded volume stand side by side; label images lie over both.
+
     Parameters
     ----------
     stores : by name, each with the address of its folder
     """
     volumes = [name for name, (store, _) in stores.items() if "z" in store.axes]
-    stacks = [name for name in stores if name not in volumes]
     dimensions: dict[str, list[Any]] = {}
     position: dict[str, float] = {}
     for store, _ in stores.values():
@@ -135,32 +143,48 @@ def state(stores: dict[str, tuple[StoreReader, str]]) -> dict[str, Any]:
     # the first three are those on the screen
     order = sorted(dimensions, key=lambda axis: "xyz".find(axis) % 4)
     extents = [store.shape[store.axes.index(a)] for store, _ in stores.values() for a in "xy" if a in store.axes]
-    groups: list[dict[str, Any]] = []
-    if volumes:
-        groups.append({"type": "viewer", "layers": volumes, "layout": "4panel", "flex": 2})
-    for name in stacks:
-        groups.append({
-            "type": "viewer", "layers": [name], "layout": "xy",
-            "displayDimensions": {"link": "unlinked", "value": ["x", "y"]},
-            "crossSectionOrientation": {"link": "unlinked", "value": _Y_UP},
-        })  # fmt: skip
+    up = any(_y_up(store) for store, _ in stores.values())
+    images = [name for name in volumes if name not in SEGMENTATIONS]
+    compared = all(name in volumes for name in SIDE_BY_SIDE)
+    groups = _groups(volumes, [name for name in stores if name not in volumes], compared, up)
+    # volumes lie over each other: the others are a click away
+    shown = set(SIDE_BY_SIDE if compared else images[:1]) | {n for n in stores if n not in images}
     return {
         "dimensions": {axis: dimensions[axis] for axis in order},
         "position": [position[axis] for axis in order],
-        "crossSectionOrientation": _Y_UP,
+        "crossSectionOrientation": _Y_UP if up else _Y_DOWN,
         "crossSectionScale": max(extents) / _PANEL_PX,
-        "projectionOrientation": _OBLIQUE,
+        "projectionOrientation": _OBLIQUE["up" if up else "down"],
         "projectionScale": 1.6 * max(extents),
-        # volumes lie over each other: the others are a click away
         "layers": [
-            {**_layer(name, store, address), "visible": name not in volumes[1:]}
-            for name, (store, address) in stores.items()
+            {**_layer(name, store, address), "visible": name in shown} for name, (store, address) in stores.items()
         ],
         "layout": groups[0] if len(groups) == 1 else {"type": "row", "children": groups},
         "showSlices": True,
         "crossSectionBackgroundColor": "#16191d",
         "title": ", ".join(stores),
     }
+
+
+def _groups(volumes: Sequence[str], stacks: Sequence[str], compared: bool, up: bool) -> list[dict[str, Any]]:
+    """Panels beside each other: the volumes, or two of them each with the rest, then every stack of views."""
+    rest = [name for name in volumes if name not in SIDE_BY_SIDE]
+    together = [[name, *rest] for name in SIDE_BY_SIDE] if compared else [volumes] if volumes else []
+    groups: list[dict[str, Any]] = [
+        {"type": "viewer", "layers": list(names), "layout": "4panel", "flex": 2} for names in together
+    ]
+    for name in stacks:
+        groups.append({
+            "type": "viewer", "layers": [name], "layout": "xy",
+            "displayDimensions": {"link": "unlinked", "value": ["x", "y"]},
+            "crossSectionOrientation": {"link": "unlinked", "value": _Y_UP if up else _Y_DOWN},
+        })  # fmt: skip
+    return groups
+
+
+def _y_up(store: StoreReader) -> bool:
+    """Row 0 is the bottom of the picture: so it is in tomography, and nowhere else."""
+    return str(store.provenance.get("stage", "tomography.")).startswith("tomography.")
 
 
 def _layer(name: str, store: StoreReader, address: str) -> dict[str, Any]:
@@ -170,19 +194,22 @@ def _layer(name: str, store: StoreReader, address: str) -> dict[str, Any]:
     rank = len(middle)
     matrix = [[float(i == j) for j in range(rank)] + [middle[i]] for i in range(rank)]
     names = ["c'" if axis == "c" else axis for axis in store.axes]
+    source = {
+        "url": f"{address}/|zarr3:",
+        "transform": {
+            "outputDimensions": {n: _unit(store, axis) for n, axis in zip(names, store.axes)},
+            "matrix": matrix,
+        },
+    }
+    if name in SEGMENTATIONS:
+        return {"type": "segmentation", "name": name, "source": source, "segments": ["1"], "selectedAlpha": 0.25}
     low, high = store.window
     least, most = store.statistics.get("min"), store.statistics.get("max")
     whole = [low if least is None else min(least, low), high if most is None else max(most, high)]
     return {
         "type": "image",
         "name": name,
-        "source": {
-            "url": f"{address}/|zarr3:",
-            "transform": {
-                "outputDimensions": {n: _unit(store, axis) for n, axis in zip(names, store.axes)},
-                "matrix": matrix,
-            },
-        },
+        "source": source,
         "shader": _SHADER,
         "shaderControls": {"normalized": {"range": [low, high], "window": whole}},
         "opacity": 1,
@@ -214,7 +241,8 @@ def _choose(folder: Path, layers: Sequence[str] | None) -> tuple[Path, list[str]
             "holds no finished store.", where=folder, do="Give the folder of a dataset, such as results/demo."
         )
     if layers is None:
-        return folder, [name for name in DEFAULT_LAYERS if name in there] or there
+        wanted = next((names for names in DEFAULT_LAYERS if names[0] in there), ())
+        return folder, [name for name in wanted if name in there] or there
     for name in layers:
         if name not in there:
             raise UserError(f"holds no store {name}.", where=folder, do=f"Stores: {', '.join(there)}.")
