@@ -60,7 +60,7 @@ def compress(
         store, mask, out = folder / "volume.zarr", folder / "gate.zarr", folder / "volume.gmix"
         run_stage("compression.ingest", config, {}, {"volume": store})
         run_stage("compression.gate", config, {"volume": store}, {"gate": mask})
-        outputs = {"gmix": out, "bricks": folder / "bricks.tsv"}
+        outputs = {"gmix": out, "gaussians": folder / "gaussians.zarr", "bricks": folder / "bricks.tsv"}
         run_stage("compression.fit", config, {"volume": store, "gate": mask}, outputs)
         return out.read_bytes()
 

@@ -1,7 +1,7 @@
 """Amplitudes by least squares: for fixed geometry the field is linear in them, and conjugate gradients solve for all.
 
-The normal equations ``(Phi^T W Phi + mu I) a = Phi^T W v`` are applied with the kernels: `Phi a` is a rendering, `Phi^T e`
-the correlation of a volume with every Gaussian. Hestenes and Stiefel, J. Res. NBS 49, 409 (1952).
+The normal equations ``(Phi^T W Phi + mu I) a = Phi^T W v`` are applied with the kernels: `Phi a` is a rendering,
+`Phi^T e` the correlation of a volume with every Gaussian. Hestenes and Stiefel, J. Res. NBS 49, 409 (1952).
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ class BrickRound:
         fit, turn = self.fit_of_frame, self.whole.rounds[self.work.round]
         region = fit.region(self.index, self._neighbours() if turn.seam else {})
         own = mixture_of(self.work.read(self.item)) if turn.seam else None
-        mixture = run("fit", fit.solver(region, turn, own)).mixture
+        growth = self.growth_price if turn.seam else None
+        mixture = run("fit", fit.solver(region, turn, own, growth)).mixture
         if not turn.seam:
             mixture = mixture[region.owned(mixture)]
         if not turn.finish:
@@ -58,8 +59,8 @@ class BrickRound:
         thinned = fit.thinned(region, mixture, self.price)
         rounded = run("finish", fit.finishing(self.index, region, thinned)).mixture
         symbols, final = fit.finished(self.index, region, rounded)
-        costs = fit.costs(region, final.to(fit.device)).cpu().numpy()
-        self.work.save(**saved(final), **saved_symbols(symbols), costs=costs)
+        worth = fit.costs(region, final.to(fit.device)).cpu().numpy()
+        self.work.save(**saved(final), **saved_symbols(symbols), costs=worth)
         self._measure(region, final.to(fit.device))
 
     def residual(self, settings: Mapping[str, Any]) -> None:
@@ -88,18 +89,33 @@ class BrickRound:
         self.work.metrics["residual_bytes"] = len(data)
 
     @functools.cached_property
+    def growth_price(self) -> float | None:
+        """What a Gaussian must save to be let in late, if the first round came out smaller than asked for."""
+        target = self.work.facts["target_bytes"]
+        if target is None:
+            return None
+        _, bits, share = self._first_round
+        bytes_now = rate.file_bytes(bits / 8 / share, len(self.work.opened["signal"]))
+        return rate.growth_price(self.fit_of_frame.plan.price, bytes_now, target)
+
+    @functools.cached_property
     def price(self) -> float:
         """What a Gaussian must save to stay, so that the file comes to the bytes asked for."""
         price, target = self.fit_of_frame.plan.price, self.work.facts["target_bytes"]
-        if target is None:
-            return price
+        if target is None or self.growth_price is not None:
+            return min(price, self.growth_price or price)
+        counts, bits, share = self._first_round
+        room = (target - rate.file_bytes(0.0, len(self.work.opened["signal"]))) * 8 * share
+        return rate.thinning_price(counts, max(room, 0.0) * sum(counts) / max(bits, 1.0), price)
+
+    @functools.cached_property
+    def _first_round(self) -> tuple[list[int], float, float]:
+        """Histogram of savings and bits of all Gaussians of the first round, and the share of bricks looked at."""
         filled = sorted(i for i, n in enumerate(self.work.opened["signal"].tolist()) if n > 0)
-        step = -(-len(filled) // MOST_COUNTED)
-        found = [self.work.metrics_of(i, 0) for i in filled[::step]]
-        counts = np.sum([f["histogram"] for f in found], axis=0)
-        bits = sum(f["bits"] for f in found) / max(int(counts.sum()), 1)
-        room = (target - rate.file_bytes(0.0, len(self.work.opened["signal"]))) * 8 / step
-        return rate.thinning_price(counts.tolist(), max(room, 0.0) / max(bits, 1.0), price)
+        looked_at = filled[:: -(-len(filled) // MOST_COUNTED)]
+        found = [self.work.metrics_of(i, 0) for i in looked_at]
+        counts = np.sum([f["histogram"] for f in found], axis=0).tolist()
+        return counts, sum(f["bits"] for f in found), len(looked_at) / len(filled)
 
     def _neighbours(self) -> dict[tuple[int, int, int], Mixture]:
         """The latest Gaussians of the bricks around, on the device."""

@@ -80,8 +80,8 @@ class BrickSolver:
     region : what is fitted
     settings : how
     start : Gaussians to begin with; None: found by matched filtering
-    quantised : the mixture as a file would give it back, rows unchanged; then gradients are taken there (straight-through
-        estimator, Bengio et al. 2013, arXiv 1308.3432)
+    quantised : the mixture as a file would give it back, rows unchanged; then gradients are taken there (the
+        straight-through estimator, Bengio et al. 2013, arXiv 1308.3432)
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class BrickGrid:
     def indices(self) -> list[Index]:
         """Every brick, in Morton order: neighbours in space are near each other in the file."""
         found = itertools.product(*(range(n) for n in self.counts))
-        return sorted(found, key=morton)  # type: ignore[arg-type, return-value]
+        return sorted(found, key=morton)  # type: ignore[arg-type]
 
     def span(self, index: Index) -> Span:
         """(first, last + 1) voxel of a brick along each axis."""
@@ -45,7 +45,7 @@ class BrickGrid:
     def neighbours(self, index: Index) -> list[Index]:
         """The at most 26 bricks that touch one, in Morton order."""
         ranges = (range(max(0, i - 1), min(n, i + 2)) for i, n in zip(index, self.counts))
-        return sorted((n for n in itertools.product(*ranges) if n != index), key=morton)  # type: ignore[misc, arg-type]
+        return sorted((n for n in itertools.product(*ranges) if n != index), key=morton)  # type: ignore[misc]
 
     def touching(self, spans: Sequence[tuple[int, int]]) -> Iterator[Index]:
         """Bricks that a box of voxels reaches into, in Morton order."""

@@ -1,7 +1,7 @@
 """How many Gaussians, and where: every change is decided by the squared error it saves per bit it costs.
 
-One currency serves all: `price` is what one Gaussian's bits are worth in weighted squared error. A Gaussian stays if its
-removal would cost more, one is added where it saves more, two are merged where one in their place costs less.
+One currency serves all: `price` is what one Gaussian's bits are worth in weighted squared error. A Gaussian stays if
+its removal would cost more, one is added where it saves more, two are merged where one in their place costs less.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gigascope.compression.mixture import Mixture
 from gigascope.compression.population import Population
 from gigascope.compression.region import Region
 
-# Shift of the halves of a split Gaussian, in its own longest standard deviation: mean, covariance and mass are kept, and
-# the field changes by 1.9 % (relative L2); 4.5 % at 0.6.
+# Shift of the halves of a split Gaussian, in its own longest standard deviation: mean, covariance and mass are kept,
+# and the field changes by 1.9 % (relative L2); 4.5 % at 0.6.
 SPLIT_SHIFT = 0.5
 # Local residual energy, in noise variances, from which a long Gaussian is worth a try as two.
 SPLIT_RESIDUAL = 2.0
@@ -156,7 +156,7 @@ def settle_splits(
 
 
 def merge(population: Population, weight: float, price: float) -> Population:
-    """Neighbours of one sign and nearly one shape as one, where the error that this makes is worth less than a Gaussian.
+    """Neighbours of one sign and nearly one shape as one, where the error of it is worth less than a Gaussian.
 
     Parameters
     ----------

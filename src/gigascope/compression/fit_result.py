@@ -1,4 +1,4 @@
-"""The file at the end of a fit: all bricks gathered, trimmed to the bytes asked for, written, read back and compared."""
+"""The file at the end of a fit: all bricks gathered, trimmed to the bytes asked for, written, read back, compared."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from gigascope.compression.container import Gmix, write_compact
+from gigascope.compression.container import Gmix, write_compact, write_group
 from gigascope.compression.frame_fit import FrameFit
+from gigascope.compression.header import Header
 from gigascope.compression.mixture import Mixture
 from gigascope.compression.quantise import Symbols, dequantise
 from gigascope.compression.residual import ResidualSettings
 from gigascope.compression.volume_fit import VolumeFit, in_file_order, symbols_of
+from gigascope.store.create import StoreWriter
 
 Key = tuple[int, int, int, int]
 # Rounds of taking away the least useful Gaussians until the file is small enough.
@@ -43,15 +45,17 @@ class FitResult:
     fit, fits : the volume and its frames
     work : everything that was saved, see :class:`gigascope.runtime.shared_work.GatherWork`
     residual : settings of the residual layer; None: there is none
+    version : of the encoder, for the file
     """
 
     def __init__(
-        self, fit: VolumeFit, fits: Sequence[FrameFit], work: Any, residual: Mapping[str, Any] | None
+        self, fit: VolumeFit, fits: Sequence[FrameFit], work: Any, residual: Mapping[str, Any] | None, version: str
     ) -> None:
         self.fit = fit
         self.fits = fits
         self.work = work
         self.residual = residual
+        self.version = version
         self._signal: list[int] = work.opened["signal"].tolist()
         self._least = -math.inf
         self.filled = in_file_order([i for i, n in enumerate(self._signal) if n > 0], fit)
@@ -61,14 +65,14 @@ class FitResult:
         """Gaussians in the file."""
         return sum(len(symbols) for _, symbols in self._bricks())
 
-    def write(self, path: Path, version: str) -> int:
+    def write(self, path: Path) -> int:
         """Write the compact file and return its bytes."""
         target = self.work.facts["target_bytes"]
-        size = self._write(path, version)
+        size = self._write(path)
         for _ in range(TRIMS if target is not None and self.residual is None else 0):
             if size <= target or not self._trim(size, target):
                 break
-            size = self._write(path, version)
+            size = self._write(path)
         self._compare(path)
         return size
 
@@ -132,19 +136,25 @@ class FitResult:
         self._least = float(left[n_out]) if n_out < len(left) else math.inf
         return True
 
-    def _write(self, path: Path, version: str) -> int:
-        header = self.fit.header(self.fits, self.work.facts["lambda"], version)
-        residual: Iterator[tuple[Key, bytes]] | None = None
-        if self.residual is not None:
-            law = ResidualSettings(header.dtype, self.fits[0].model.noise, **self.residual)
-            header, residual = replace(header, residual=law.to_attributes()), self._residuals()
-        grids = torch.stack([f.model.background for f in self.fits])
-        write_compact(path, header, self._bricks(), grids, residual)
+    def write_group(self, store: StoreWriter) -> None:
+        """Write the same content as a Zarr group with plain tables, after :meth:`write`."""
+        write_group(store, self._header(), self._bricks(), self.fit.backgrounds(), self._residuals())
+
+    def _write(self, path: Path) -> int:
+        write_compact(path, self._header(), self._bricks(), self.fit.backgrounds(), self._residuals())
         return path.stat().st_size
 
-    def _residuals(self) -> Iterator[tuple[Key, bytes]]:
-        for item in self.fit.ordered():
-            yield self.fit.key_of(item), self.work.read(item)["residual"].tobytes()
+    def _header(self) -> Header:
+        header = self.fit.header(self.fits, self.work.facts["lambda"], self.version)
+        if self.residual is None:
+            return header
+        law = ResidualSettings(header.dtype, self.fits[0].model.noise, **self.residual)
+        return replace(header, residual=law.to_attributes())
+
+    def _residuals(self) -> Iterator[tuple[Key, bytes]] | None:
+        if self.residual is None:
+            return None
+        return ((self.fit.key_of(item), self.work.read(item)["residual"].tobytes()) for item in self.fit.ordered())
 
     def _compare(self, path: Path) -> None:
         """Read every brick back: what the file gives is what was put into it, to the bit."""
@@ -157,4 +167,3 @@ class FitResult:
                 corner = [float(i * b) for i, b in zip(index, header.brick)]
                 if not all(torch.equal(a, b) for a, b in zip(expected.moved(corner).tensors, found.tensors)):
                     raise RuntimeError(f"{path.name}: brick {key} is not read back as it was written")
-

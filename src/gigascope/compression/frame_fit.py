@@ -1,8 +1,8 @@
 """Fit one frame brick by brick: rounds over the bricks, what each brick sees of its neighbours, and the finish.
 
-The first round fits every brick alone, on itself and its halo, and keeps the Gaussians whose means lie in the brick. The
-rounds after it mend the seams: bricks of one colour at a time, each against the frozen Gaussians of its neighbours. In
-the last pass over the colours each brick is also thinned to the rate that was asked for, and its parameters are
+The first round fits every brick alone, on itself and its halo, and keeps the Gaussians whose means lie in the brick.
+The rounds after it mend the seams: bricks of one colour at a time, each against the frozen Gaussians of its neighbours.
+In the last pass over the colours each brick is also thinned to the rate that was asked for, and its parameters are
 rounded as the file will hold them while the rest adapts.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -167,13 +167,22 @@ class FrameFit:
         self.data = data
         self.device = device
 
-    def solver(self, region: Region, round_: Round, own: Mixture | None) -> BrickSolver:
-        """The resumable fit of one brick in one round; `own` are its Gaussians from the round before."""
+    def solver(
+        self, region: Region, round_: Round, own: Mixture | None, growth_price: float | None = None
+    ) -> BrickSolver:
+        """The resumable fit of one brick in one round.
+
+        Parameters
+        ----------
+        own : its Gaussians from the round before
+        growth_price : in a pass over the seams, what a Gaussian must save for more to come; None: none come or go
+        """
         if not round_.seam or own is None:
             return BrickSolver(region, self._settings(self.plan.iterations))
         settings = self._settings(self.plan.sweep_iterations)
+        change: dict[str, Any] = {"density": False} if growth_price is None else {"price": growth_price}
         return BrickSolver(
-            region, replace(settings, density=False, mean_margin=SEAM_MARGIN, rate=SEAM_RATE), own.to(self.device)
+            region, replace(settings, **change, mean_margin=SEAM_MARGIN, rate=SEAM_RATE), own.to(self.device)
         )
 
     def finishing(self, index: Index, region: Region, thinned: Mixture) -> BrickSolver:

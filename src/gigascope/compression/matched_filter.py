@@ -1,7 +1,8 @@
 """Where a further Gaussian would pay most: multi-scale matched filtering of a residual, and the seeds it gives.
 
-With the unnormalised kernel ``g_s = exp(-r^2 / (2 s^2))``, ``c_s = (e * g_s) / sum g_s^2`` is the least-squares amplitude
-of an isotropic Gaussian of scale s at every voxel, and ``c_s^2 sum g_s^2`` the exact decrease of the squared error.
+With the unnormalised kernel ``g_s = exp(-r^2 / (2 s^2))``, ``c_s = (e * g_s) / sum g_s^2`` is the least-squares
+amplitude of an isotropic Gaussian of scale s at every voxel, and ``c_s^2 sum g_s^2`` the exact decrease of the squared
+error.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def _orientations(residual: Tensor, places: Tensor, scale: Tensor) -> Tensor:
 
 
 def quaternions(rotations: Tensor) -> Tensor:
-    """(n, 4) unit quaternions (w, x, y, z) of proper rotations (n, 3, 3): Shepperd's method, J. Guidance 1, 223 (1978)."""
+    """(n, 4) unit quaternions (w, x, y, z) of proper rotations (n, 3, 3); Shepperd, J. Guidance 1, 223 (1978)."""
     r = rotations
     trace = r[:, 0, 0] + r[:, 1, 1] + r[:, 2, 2]
     squares = torch.stack([trace, r[:, 0, 0], r[:, 1, 1], r[:, 2, 2]], dim=1)

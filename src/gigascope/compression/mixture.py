@@ -37,13 +37,16 @@ class Mixture:
     @staticmethod
     def empty(device: torch.device | str = "cpu") -> Mixture:
         """No Gaussians."""
-        return Mixture(*(torch.zeros(0, n, device=device) for n in (3, 3, 4)), torch.zeros(0, device=device))
+        means, log_scales, quaternions = (torch.zeros(0, n, device=device) for n in (3, 3, 4))
+        return Mixture(means, log_scales, quaternions, torch.zeros(0, device=device))
 
     @staticmethod
     def concatenate(mixtures: Iterable[Mixture]) -> Mixture:
         """One after the other; nothing gives an empty mixture."""
         parts = [m for m in mixtures if len(m)]
-        return Mixture(*(torch.cat(columns) for columns in zip(*(m.tensors for m in parts)))) if parts else Mixture.empty()
+        return (
+            Mixture(*(torch.cat(columns) for columns in zip(*(m.tensors for m in parts)))) if parts else Mixture.empty()
+        )
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """The Gaussians of a fit with their optimiser's state, so that density control takes both along.
 
-Survivors keep their moments and their own step counter; new ones start at zero with a counter of their own. An Adam that
-is made anew at each event costs 5 dB for tens of iterations.
+Survivors keep their moments and their own step counter; new ones start at zero with a counter of their own. An Adam
+that is made anew at each event costs 5 dB for tens of iterations.
 """
 
 from __future__ import annotations
@@ -79,5 +79,5 @@ class Population:
     @staticmethod
     def from_state(state: dict[str, Any], device: torch.device | str) -> Population:
         """What :meth:`state_dict` gave."""
-        tensors = [state[name].to(device) for name in ("first", "second", "steps", "ids")]
-        return Population(Mixture(*state["mixture"]).to(device), *tensors, state["next_id"])
+        first, second, steps, ids = (state[name].to(device) for name in ("first", "second", "steps", "ids"))
+        return Population(Mixture(*state["mixture"]).to(device), first, second, steps, ids, state["next_id"])

@@ -1,4 +1,4 @@
-"""Meeting a target: from fits of a few bricks at several lambdas to the lambda of all, and how far to thin at the end."""
+"""Meeting a target: from fits of a few bricks at several lambdas to that of all, and how far to thin at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ FIRST = 4.0
 SMALLEST, LARGEST = 1e-3, 1e5
 # More Gaussians than the target needs are fitted, and the least of them thinned out at the end.
 SURPLUS = 1.08
-# Of a compact file, beside the payload: header and tables; and of each brick in the index. Measured: benchmarks/container.py
+# Fewer bytes than the target by more than this factor: more Gaussians are let in when the seams are mended.
+MISSING = 1.12
+# Of a compact file, beside the payload: header and tables; and of each brick in the index (benchmarks/container.py).
 FILE_BYTES = 900
 BRICK_BYTES = 2.5
 # Bins of the histogram of what each Gaussian saves: eighths of an octave, in units of the price.
@@ -33,7 +35,7 @@ class Sample:
     psnr: float
 
 
-def sampled_bricks(signal: Sequence[int], share: float = 0.05, least: int = 2) -> list[int]:
+def sampled_bricks(signal: Sequence[int], share: float = 0.05, least: int = 3) -> list[int]:
     """Bricks for the search of lambda: of those with signal, evenly by how much of it they hold.
 
     Parameters
@@ -89,6 +91,12 @@ def histogram(costs: NDArray[np.float32], price: float) -> list[int]:
     found = np.maximum(np.asarray(costs, np.float64) / price, 1e-9)
     bins = np.clip(np.floor(BINS_PER_OCTAVE * (np.log2(found) + 3)), 0, BINS_PER_OCTAVE * OCTAVES - 1).astype(int)
     return np.bincount(bins, minlength=BINS_PER_OCTAVE * OCTAVES).tolist()
+
+
+def growth_price(price: float, bytes_now: float, target: float) -> float | None:
+    """What a further Gaussian must save where the fit so far has come out smaller than asked for; None: it has not."""
+    missing = SURPLUS * target / bytes_now
+    return price * missing ** (1 / SLOPE) if missing > MISSING else None
 
 
 def thinning_price(counts: Sequence[int], n_kept: float, price: float) -> float:

@@ -1,4 +1,4 @@
-"""What the fit of one brick sees: target, weights and gate over the brick and its halo, and how well a field fits them."""
+"""What the fit of one brick sees: target, weights and gate over brick and halo, and how well a field fits them."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gigascope import __version__
+import gigascope
 from gigascope.compression import plan
 from gigascope.config import compression as config
 from gigascope.stage import Kind, Scatter, stage
@@ -153,7 +153,7 @@ def open_fit(ctx: Context, cfg: config.Fit) -> WorkPlan:
     signal = [n for n, _ in found]
     means = fit.mean_signal(found)
     target = lambda_search.Target(fit.target_bytes(cfg.ratio, cfg.bytes), cfg.psnr)
-    lam, samples = cfg.lambda_ or plan.DEFAULT_LAMBDA, []
+    lam, samples = cfg.lambda_ or plan.DEFAULT_LAMBDA, list[Any]()
     if target.bytes is not None or target.psnr is not None:
         lam, samples = lambda_search.search(fit, means, signal, target, lambda n, s: ctx.solve(n, s, what=n))
         ctx.log.info("lambda %.4g for the target, from %d trials", lam, len(samples))
@@ -194,7 +194,7 @@ def _volume_fit(ctx: Context, cfg: config.Fit) -> Any:
     "compression.fit",
     config.Fit,
     inputs={"volume": Kind.STORE, "gate": Kind.STORE},
-    outputs={"gmix": Kind.FILE, "bricks": Kind.TABLE},
+    outputs={"gmix": Kind.FILE, "gaussians": Kind.STORE, "bricks": Kind.TABLE},
     estimate=plan.estimate_fit,
     gpu=True,
     scatter=Scatter(open_fit, fit_brick, rounds=plan.fit_rounds, estimate=plan.estimate_fit_job, unit="brick"),
@@ -202,11 +202,16 @@ def _volume_fit(ctx: Context, cfg: config.Fit) -> Any:
 def fit(ctx: Context, cfg: config.Fit) -> None:
     """Fit Gaussians brick by brick, meet the target, write the compressed file."""
     from gigascope.compression import fit_result
+    from gigascope.store.create import create_store
 
     whole = _volume_fit(ctx, cfg)
     fits = whole.fits(ctx.work.facts["means"], ctx.work.facts["lambda"])
-    result = fit_result.FitResult(whole, fits, ctx.work, plan.residual_target(cfg, ctx.work.facts))
-    size = result.write(ctx.path("gmix"), __version__)
+    residual = plan.residual_target(cfg, ctx.work.facts)
+    result = fit_result.FitResult(whole, fits, ctx.work, residual, gigascope.__version__)
+    size = result.write(ctx.path("gmix"))
+    store = create_store(ctx.scratch_path("gaussians"))
+    ctx.adopt("gaussians", store)
+    result.write_group(store)
     ctx.write_table("bricks", *result.brick_table())
     for message in result.check(ctx.scratch_path("gmix"), fit_result.Asked(cfg.ratio, cfg.bytes, cfg.psnr)):
         ctx.warn(message)

@@ -1,4 +1,4 @@
-"""The fit of a whole volume: its frames and bricks as numbered items, what each round does to one, and the file at the end."""
+"""The fit of a whole volume: its frames and bricks as numbered items, models of the frames, header of the file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gigascope.compression import rate
+from gigascope.compression import background_code
 from gigascope.compression.bricks import BrickGrid, Index, Span, morton
+from gigascope.compression.encoding import default_background_step
 from gigascope.compression.frame_fit import NEAR, FitPlan, FrameData, FrameFit, FrameModel, Round, rounds
 from gigascope.compression.header import Header, Intensity
 from gigascope.compression.mixture import Mixture
@@ -91,7 +92,7 @@ class VolumeFit:
         return found
 
     def step(self, means: Sequence[float | None], psnr: float | None) -> int | None:
-        """Step of a residual layer (grey values) for a PSNR in the gate that the noise keeps Gaussians from, or None."""
+        """Step (grey values) of a residual layer for a PSNR that the noise keeps Gaussians from; None: not needed."""
         if psnr is None:
             return None
         models = [self.model(f, mean) for f, mean in enumerate(means)]
@@ -130,8 +131,11 @@ class VolumeFit:
 
     def key(self, frame: int, spans: Span) -> tuple[Any, ...]:
         """Index of a box of a frame in the stores' arrays."""
-        leading = tuple(int(i) for i in np.unravel_index(frame, self._leading)) if self._leading else ()
-        return (*leading, *(slice(a, b) for a, b in spans))
+        return (*self.leading(frame), *(slice(a, b) for a, b in spans))
+
+    def leading(self, frame: int) -> tuple[int, ...]:
+        """Index of a frame in the axes of time and channel."""
+        return tuple(int(i) for i in np.unravel_index(frame, self._leading)) if self._leading else ()
 
     def values(self, frame: int, spans: Span) -> Tensor:
         """(z, y, x) float32 values of the file."""
@@ -167,15 +171,14 @@ class VolumeFit:
         low, high = attrs["range"][frame]
         scale = float(high - low) or 1.0
         noise = NoiseModel(**attrs["noise"][frame])
-        grid = torch.from_numpy(
-            np.asarray(self.volume.side("background")[self.key(frame, ((0, None),) * 3)], np.float32)
-        )  # type: ignore[arg-type]
+        cells = np.asarray(self.volume.side("background")[self.leading(frame)], np.float32)
+        grid = torch.from_numpy(cells)
         signal = low + 0.1 * scale if mean_signal is None else mean_signal
         floor = ROUNDING_VARIANCE if self.volume.dtype.kind in "iu" else 1e-12 * scale**2
         background_sd = math.sqrt(max(float(noise.variance(float(grid.median()))), floor))
         z, y, x = self.grid.shape
         spacing = self.volume.spacing
-        anisotropy = tuple(spacing.get(axis, 1.0) / spacing.get("x", 1.0) for axis in "zyx")
+        depth, height, width = (spacing.get(axis, 1.0) / spacing.get("x", 1.0) for axis in "zyx")
         return FrameModel(
             (z, y, x),
             float(low),
@@ -185,7 +188,7 @@ class VolumeFit:
             (32, 32, 32),
             max(float(noise.variance(signal)), floor) / scale**2,
             max(MIN_EPS, EPS_SD * background_sd / scale),
-            anisotropy,  # type: ignore[arg-type]
+            (depth, height, width),
         )
 
     def fits(self, means: Sequence[float | None], lam: float) -> list[FrameFit]:
@@ -195,7 +198,19 @@ class VolumeFit:
         """
         models = [self.model(f, mean) for f, mean in enumerate(means)]
         law = self.quantiser(lam, sum(m.signal_variance for m in models) / len(models))
-        return [self._fit(f, model, law, lam) for f, model in enumerate(models)]
+        fits = [self._fit(f, model, law, lam) for f, model in enumerate(models)]
+        # the fit sees the background that the file gives back
+        header = self.header(fits, lam)
+        for frame, found in enumerate(fits):
+            scale, integers = background_code.quantise(
+                found.model.background.numpy(), default_background_step(header, frame)
+            )
+            found.model = dataclasses.replace(found.model, background=background_code.dequantise(integers, scale))
+        return fits
+
+    def backgrounds(self) -> Tensor:
+        """(frames, nz, ny, nx) as measured, units of the scale, for the file."""
+        return torch.stack([self.model(frame, None).background for frame in range(self.n_frames)])
 
     def _fit(self, frame: int, model: FrameModel, law: Quantiser, lam: float) -> FrameFit:
         plan = FitPlan(rate=lam, quantiser=law, **self.options.frame)
@@ -214,7 +229,7 @@ class VolumeFit:
 
     # the file
 
-    def header(self, fits: Sequence[FrameFit], lam: float, version: str) -> Header:
+    def header(self, fits: Sequence[FrameFit], lam: float, version: str | None = None) -> Header:
         """Attributes of the compressed file."""
         volume = self.volume
         known = volume.spacing if all(a in volume.spacing for a in "zyx") else None
