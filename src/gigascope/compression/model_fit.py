@@ -19,6 +19,7 @@ from gigascope.compression.models import (
     N_OCTAVES,
     QUARTERS,
     SPREADS,
+    TURN_OCTAVES,
     USUAL_BITS,
     WIDTH_BITS,
     Models,
@@ -36,6 +37,9 @@ F64 = NDArray[np.float64]
 RIDGE = 1e-3
 # Range of the log scales around their predictions, standard deviations.
 REACH = 4.0
+# Weight, in observations, of what keeps the densities of directions smooth, and even.
+TURN_STIFFNESS = 2.0
+TURN_RIDGE = 0.05
 ROUNDS = 40
 
 
@@ -56,7 +60,7 @@ def fit(bricks: Sequence[Symbols], shape: tuple[int, int, int], quantiser: Quant
         weights=np.zeros((3, N_INPUTS), np.int64),
         width=np.ones(3, np.int64),
         density=np.full((3, KNOTS), QUARTERS * FLOOR),
-        turns=np.full((N_KINDS, N_ALIGNED), QUARTERS * FLOOR),
+        turns=np.zeros((N_KINDS, N_ALIGNED), np.int64),
     )
     around, kinds, mass, seen = _described(bricks, quantiser, law, start)
     weights, width, density = _predictions(logs, classes, around)
@@ -115,20 +119,25 @@ def _density(left: F64, width: float) -> I64:
 
 
 def _turns(kinds: I64, mass: I64, seen: I64) -> I64:
-    """Weights of directions by kind and alignment: those for which as many are expected as are seen."""
-    turns = np.full((N_KINDS, N_ALIGNED), QUARTERS * FLOOR)
+    """Densities of directions by kind and alignment: the most likely ones whose logarithms are smooth."""
+    turns = np.zeros((N_KINDS, N_ALIGNED), np.int64)
+    bends = np.diff(np.eye(N_ALIGNED), n=2, axis=0)
+    stiff = TURN_STIFFNESS * bends.T @ bends + TURN_RIDGE * np.eye(N_ALIGNED)
     for kind in range(N_KINDS):
         rows = kinds == kind
         if not rows.any():
             continue
         share = mass[rows] / mass[rows].sum(1, keepdims=True)
-        observed = np.bincount(seen[rows], minlength=N_ALIGNED) + 1.0
-        weights = np.ones(N_ALIGNED)
+        observed = np.bincount(seen[rows], minlength=N_ALIGNED)
+        found = np.zeros(N_ALIGNED)
         for _ in range(ROUNDS):
-            expected = share * weights
-            expected = (expected / expected.sum(1, keepdims=True)).sum(0) + 1.0
-            weights *= observed / expected
-        turns[kind] = np.maximum(1, _quarters(weights))
+            expected = share * np.exp(found - found.max())
+            expected /= expected.sum(1, keepdims=True)
+            curvature = np.diag(expected.sum(0)) - expected.T @ expected + stiff
+            step = np.linalg.solve(curvature, observed - expected.sum(0) - stiff @ found)
+            found += np.clip(step, -1, 1)
+        values = np.rint((found - found.max()) * (QUARTERS / np.log(2)))
+        turns[kind] = np.maximum(values, -QUARTERS * TURN_OCTAVES).astype(np.int64)
     return turns
 
 

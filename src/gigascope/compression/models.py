@@ -36,6 +36,8 @@ QUARTERS = 4
 FLOOR = 10
 # Knots of the distribution of a log scale around its prediction, over twice the width.
 KNOTS = 17
+# Range of the densities of directions, octaves.
+TURN_OCTAVES = 20
 # Binary digits behind the point of what is kept of the means, and of the widths.
 USUAL_BITS = 6
 WIDTH_BITS = 4
@@ -54,7 +56,7 @@ class Models:
     weights : (3, N_INPUTS) of the predictions of the log scales, in 1/64
     width : (3,) half the range of the log scales around the predictions, in 1/16
     density : (3, KNOTS) quarters of log2 of their densities
-    turns : (N_KINDS, N_ALIGNED) quarters of log2 of the densities of directions
+    turns : (N_KINDS, N_ALIGNED) quarters of log2 of the densities of directions, relative to the largest, 0 or less
     """
 
     splits: I64
@@ -69,9 +71,9 @@ class Models:
     @property
     def columns(self) -> list[I64]:
         """As they stand in a file."""
-        density, turns = (np.diff(values, axis=1, prepend=0).ravel() for values in (self.density, self.turns))
+        density = np.diff(self.density, axis=1, prepend=0).ravel()
         plain = (self.splits, self.classes, np.diff(self.negative, prepend=0), self.usual, self.weights.ravel())
-        return [*plain, self.width, density, turns]
+        return [*plain, self.width, density, np.diff(self.turns, axis=1, prepend=0).ravel()]
 
     @staticmethod
     def lengths(shape: tuple[int, int, int]) -> list[int]:
@@ -103,9 +105,10 @@ class Models:
         """
         limits = (
             (self.splits, 0, len(SPREADS) - 1),
-            *((values, 0, QUARTERS * FLOOR) for values in (self.classes, self.density, self.turns)),
+            *((values, 0, QUARTERS * FLOOR) for values in (self.classes, self.density)),
             (self.negative, 0, 64),
             *((values, -(1 << 12), 1 << 12) for values in (self.usual, self.weights)),
+            (self.turns, -QUARTERS * TURN_OCTAVES, 0),
             (self.width, 1, 1 << 8),
         )
         if any(values.min() < low or values.max() > high for values, low, high in limits):
@@ -127,7 +130,7 @@ def row_model(models: Models, quantiser: Quantiser, law: LawRows) -> RowModel:
         weights=models.weights,
         width=models.width << POINT - WIDTH_BITS,
         density=np.stack([_density_sums(row) for row in models.density]),
-        turns=np.maximum(1, powers(models.turns)),
+        turns=np.maximum(1, powers(models.turns + QUARTERS * TURN_OCTAVES)),
         centres=direction_bins.centres(),
         counted=direction_bins.counted(),
     )

@@ -33,8 +33,8 @@ __all__ = [
 
 # Bits beyond the logarithms of the numbers of choices: of the cell, the class of the amplitude and its sign, and of the
 # logarithm of the spread of the log scales.
-_ADAPTIVE_BITS = 11.0
-_FIXED_BITS = 3.0
+_ADAPTIVE_BITS = 8.4
+_FIXED_BITS = 4.7
 
 
 @dataclass(frozen=True)
