@@ -47,6 +47,9 @@ def search(
     samples: list[Sample] = []
     while chosen and len(samples) < MOST_SAMPLES and not rate.near_enough(samples, **aim):
         lam = rate.next_rate(samples, **aim)
+        if samples and lam == samples[-1].rate:
+            # at the end of the range: the target is out of reach, and is said to be so when the file is there
+            break
         samples.append(sample(fit, means, signal, chosen, lam, lambda n, s: run(f"sample-{len(samples)}-{n}", s)))
     return rate.next_rate(samples, **aim), samples
 

@@ -160,7 +160,7 @@ def open_fit(ctx: Context, cfg: config.Fit) -> WorkPlan:
     ctx.work.save(signal=np.array(signal))
     facts = {
         "lambda": lam,
-        "step": fit.step(means, cfg.psnr),
+        "step": fit.step(means, cfg.psnr, signal),
         "means": means,
         "target_bytes": target.bytes,
         "samples": [[s.rate, s.bytes, s.psnr] for s in samples],

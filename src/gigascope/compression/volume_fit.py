@@ -17,13 +17,14 @@ from torch import Tensor
 from gigascope.compression import background_code
 from gigascope.compression.bricks import BrickGrid, Index, Span, morton
 from gigascope.compression.encoding import default_background_step
-from gigascope.compression.frame_fit import NEAR, FitPlan, FrameData, FrameFit, FrameModel, Round, rounds
+from gigascope.compression.frame_fit import NEAR, FitPlan, FrameData, FrameFit, FrameModel, Round, local_mean, rounds
 from gigascope.compression.header import Header, Intensity
 from gigascope.compression.mixture import Mixture
 from gigascope.compression.noise import NoiseModel
 from gigascope.compression.quantise import Symbols
 from gigascope.compression.quantiser import Quantiser
 from gigascope.compression.region import bounds
+from gigascope.compression.residual import settings_for
 
 COLUMNS = ("means", "log_scales", "quaternions", "amplitudes")
 SYMBOLS = ("cell", "place", "scales", "rotation", "amplitude")
@@ -91,15 +92,22 @@ class VolumeFit:
             found.append(total / n if n and total else None)
         return found
 
-    def step(self, means: Sequence[float | None], psnr: float | None) -> int | None:
-        """Step (grey values) of a residual layer for a PSNR that the noise keeps Gaussians from; None: not needed."""
-        if psnr is None:
+    def step(self, means: Sequence[float | None], psnr: float | None, signal: Sequence[int]) -> int | None:
+        """Step (grey values) of a residual layer for a PSNR that the noise keeps Gaussians from; None: not needed.
+
+        Found on the brick with most signal, with local means in place of Gaussians: both leave the noise.
+        """
+        if psnr is None or not any(signal):
             return None
         models = [self.model(f, mean) for f, mean in enumerate(means)]
-        ceiling = -10 * math.log10(max(m.signal_variance for m in models))
-        if psnr < ceiling - CEILING_MARGIN:
+        if psnr < -10 * math.log10(max(m.signal_variance for m in models)) - CEILING_MARGIN:
             return None
-        return max(1, round(min(m.scale for m in models) * math.sqrt(12) * 10 ** (-psnr / 20)))
+        frame, index = self.place(int(np.argmax(signal)))
+        box = self.grid.span(index)
+        values = np.asarray(self._values[self.key(frame, box)])
+        expected = local_mean(torch.from_numpy(values.astype(np.float32))).round().to(torch.int32).numpy()
+        squared = 10 ** (-psnr / 10) * min(m.scale for m in models) ** 2
+        return settings_for(values, expected, models[frame].noise, squared).step
 
     # items
 
