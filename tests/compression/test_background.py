@@ -55,6 +55,14 @@ def test_a_voxel_has_the_same_bits_in_every_piece(grid: torch.Tensor, rng: np.ra
         assert torch.equal(piece, whole[tuple(slice(c, c + n) for c, n in zip(corner, size))])
 
 
+def test_planes_in_the_cache_have_the_bits_of_the_differentiable_field(
+    grid: torch.Tensor, rng: np.random.Generator
+) -> None:
+    origin, spacing = tuple(rng.uniform(-20, 40, 3)), tuple(rng.uniform(0.3, 3.0, 3))
+    fast = interpolate(grid, CELL, origin, (13, 21, 17), spacing)
+    assert torch.equal(fast, interpolate(grid.clone().requires_grad_(), CELL, origin, (13, 21, 17), spacing).detach())
+
+
 def test_interpolation_is_differentiable_in_the_grid(grid: torch.Tensor) -> None:
     double = grid[:2, :2, :2].clone().requires_grad_()
     total = interpolate(double, CELL, (3.0, 20.0, 11.0), (8, 7, 30)).sum()

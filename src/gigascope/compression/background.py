@@ -125,28 +125,48 @@ def interpolate(
     Returns
     -------
     (z, y, x) float32 on the grid's device, differentiable in `grid`
+
+    Notes
+    -----
+    Differences, products and sums of elements, no matrix product and no fused operation, because these would change the
+    bits of a voxel with the piece that is asked for.
     """
-    field = grid.to(torch.float32)
     shape = tuple(n * c for n, c in zip(grid.shape, cell)) if shape is None else shape
-    # z last: what is gathered for all voxels are then whole planes
+    along = [_weights(*of) for of in zip(grid.shape, cell, origin, shape, spacing, strict=True)]
+    if grid.device.type == "cpu" and not grid.requires_grad:
+        return torch.from_numpy(_interpolated(grid.numpy().astype(np.float32, copy=False), along))
+    field = grid.to(torch.float32)
     for axis in (2, 1, 0):
-        low, weight = _weights(field.shape[axis], cell[axis], origin[axis], shape[axis], spacing[axis])
-        lower = low.to(field.device)
-        upper = torch.clamp(lower + 1, max=field.shape[axis] - 1)
-        share = weight.to(field.device).reshape([-1 if i == axis else 1 for i in range(3)])
-        below, above = field.index_select(axis, lower), field.index_select(axis, upper)
-        # below + share (above - below) as three operations of elements: in a matrix product, or where multiplication
-        # and addition are fused for some elements only, a voxel's bits would change with the piece asked for
-        field = below.add_(above.sub_(below).mul_(share))
+        low, weight = (torch.from_numpy(found).to(field.device) for found in along[axis])
+        above = field.index_select(axis, torch.clamp(low + 1, max=field.shape[axis] - 1))
+        below = field.index_select(axis, low)
+        field = below + weight.reshape([-1 if i == axis else 1 for i in range(3)]) * (above - below)
     return field
 
 
-def _weights(n_cells: int, cell: int, origin: float, n: int, spacing: float) -> tuple[Tensor, Tensor]:
-    """Cell below each of `n` samples, int64, and the share of the cell above it, float32."""
+def _interpolated(field: F32, along: Sequence[tuple[NDArray[np.int64], F32]]) -> F32:
+    """The same with the same bits, plane by plane: what is read and written then stays in the cache."""
+    for axis in (2, 1):
+        low, weight = along[axis]
+        above = np.take(field, np.minimum(low + 1, field.shape[axis] - 1), axis)
+        below = np.take(field, low, axis)
+        field = below + weight.reshape([-1 if i == axis else 1 for i in range(3)]) * (above - below)
+    low, weight = along[0]
+    out = np.empty((len(low), *field.shape[1:]), np.float32)
+    for plane, below_at, share in zip(out, low, weight):
+        below = field[below_at]
+        np.subtract(field[min(below_at + 1, len(field) - 1)], below, out=plane)
+        plane *= share
+        plane += below
+    return out
+
+
+def _weights(n_cells: int, cell: int, origin: float, n: int, spacing: float) -> tuple[NDArray[np.int64], F32]:
+    """Cell below each of `n` samples, and the share of the cell above it."""
     place = (origin + spacing * np.arange(n, dtype=np.float64) - (cell - 1) / 2) / cell
     place = np.clip(place, 0.0, n_cells - 1.0)
     low = np.minimum(place.astype(np.int64), max(0, n_cells - 2))
-    return torch.from_numpy(low), torch.from_numpy((place - low).astype(np.float32))
+    return low, (place - low).astype(np.float32)
 
 
 def windows(n: int, cell: int) -> list[slice]:

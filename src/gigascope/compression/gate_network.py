@@ -32,8 +32,8 @@ LEAST_POOL = 1 << 12
 FINEST = 4
 # Learning rate at the end over that at the start.
 DECAY = 0.01
-# Voxels evaluated at once: 2^18 x 256 activations of float32 are 256 MiB.
-CHUNK = 1 << 18
+# Voxels evaluated at once: 2^17 x 256 activations of float32 are 128 MiB.
+CHUNK = 1 << 17
 THRESHOLDS = np.linspace(0.01, 0.99, 99)
 
 

@@ -133,7 +133,11 @@ class GateRegions:
 
     def label(self, work: Any, number: int) -> None:
         """Candidates of a region, and what its neighbours will want to know."""
-        seen = self.frames[self.frame(number)].of(self.read(number), self.box(number))
+        evidence, box = self.frames[self.frame(number)], self.box(number)
+        # read once, with the margin: read piece by piece, a chunk of the store would be decoded nine times
+        wide = widened(box, evidence.margin, evidence.shape)
+        voxels = self.read(number)(wide)
+        seen = evidence.of(lambda piece: voxels[inside(piece, wide)], box)
         low, high = seen > self.thresholds.grow, seen > self.thresholds.seed
         open_faces = [(axis, end) for axis, end, _ in self.beside(number)]
         found = find_candidates(low, high, self.thresholds.min_voxels, open_faces)
