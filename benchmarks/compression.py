@@ -20,7 +20,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from gigascope.compress import compress, decompress
 from gigascope.compression.bench_volume import bench_crop, bench_volume
 from gigascope.compression.codecs import CODECS
 from gigascope.compression.codecs_array import decode_sz3, encode_sz3
@@ -39,26 +40,15 @@ from gigascope.compression.noise import NoiseModel, PhotonTransfer
 from gigascope.metrics.rate import quality_at
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "volumes"
-LAMBDAS = (0.5, 1.0, 2.0, 4.0)
+LAMBDAS = (0.5, 3.0, 16.0, 80.0)
 RATIO = 231.0
 INTERVAL = (30.0, 40.0)
 BOUNDS = (20, 50, 100)
+PARTS = ("rate", "bound", "noise")
 QUICK_CODECS = ("av1", "hevc12", "sperr", "sz3")
 
 Frame = NDArray[Any]
 Row = dict[str, Any]
-# (frame, keyword arguments: a target and settings) -> all bytes of our file, and back
-Encode = Callable[..., bytes]
-Decode = Callable[[bytes], Frame]
-
-
-def ours() -> tuple[Encode, Decode] | None:
-    """Our encoder and decoder of one frame (z, y, x); none where this version has no fit."""
-    try:
-        from gigascope.compression.api import compress, decompress
-    except ImportError:
-        return None
-    return compress, decompress
 
 
 @dataclass(frozen=True)
@@ -108,11 +98,6 @@ def real(names: Sequence[str], folder: Path) -> Iterator[Case]:
 
 def our_points(case: Case, lambdas: Sequence[float]) -> list[Point]:
     """Our files at each lambda, decoded."""
-    package = ours()
-    if package is None:
-        print("gigascope: this version has no encoder, codecs only")
-        return []
-    compress, decompress = package
     points = []
     for value in lambdas:
         start = time.perf_counter()
@@ -218,15 +203,13 @@ def without_loss(case: Case) -> list[Row]:
 def bounded(case: Case) -> list[Row]:
     """Ours and SZ3 at the same bound of the largest error; ours too without any."""
     rows = []
-    package = ours()
     for bound in (0, *BOUNDS):
         results: dict[str, tuple[bytes, Frame]] = {}
         if bound:
             data = encode_sz3(case.frame, float(bound))
             results["SZ3"] = data, decode_sz3(data)
-        if package is not None:
-            data = package[0](case.frame, max_error=bound)
-            results["gigascope"] = data, package[1](data)
+        data = compress(case.frame, max_error=bound)
+        results["gigascope"] = data, decompress(data)
         for method, (data, decoded) in results.items():
             worst = float(np.abs(decoded.astype(np.float64) - case.frame).max())
             quality, ratio = case.original.psnr(decoded)["psnr_whole"], case.frame.nbytes / len(data)
@@ -243,10 +226,6 @@ def bounded(case: Case) -> list[Row]:
 
 def completeness(case: Case) -> list[Row]:
     """Residual over noise by tenth of the range, with the errors weighted by the noise (`weight: ml`)."""
-    package = ours()
-    if package is None:
-        return []
-    compress, decompress = package
     curve = case.original.residual(decompress(compress(case.frame, weight="ml")))
     assert curve is not None  # every case has a noise model
     for low, high, n, sd in zip(curve.edges, curve.edges[1:], curve.n_voxels, curve.sd):
@@ -264,6 +243,9 @@ def main() -> None:
     parser.add_argument(
         "--lambda", dest="lambdas", type=float, nargs="+", help=f"default {' '.join(map(str, LAMBDAS))}"
     )
+    parser.add_argument(
+        "--part", nargs="+", choices=PARTS, default=PARTS, help="curves, bounds of the error, residual over noise"
+    )
     parser.add_argument("--codecs", nargs="+", choices=list(CODECS), help="none: all")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real volumes")
     arguments = parser.parse_args()
@@ -274,9 +256,12 @@ def main() -> None:
     print(f"{'whole':>6} {'FG':>6} {'clean':>6} {'MIP':>6} {'enc s':>7} {'dec s':>6}")
     rows: list[Row] = []
     for case in simulated(names or ["bench", "crop"]):
-        rows += without_loss(case) + rate_distortion(case, lambdas, methods)
-        if not arguments.quick:
-            rows += bounded(case) + completeness(case)
+        if "rate" in arguments.part:
+            rows += without_loss(case) + rate_distortion(case, lambdas, methods)
+        if "bound" in arguments.part and not arguments.quick:
+            rows += bounded(case)
+        if "noise" in arguments.part and not arguments.quick:
+            rows += completeness(case)
     if not arguments.quick and (not names or set(names) - {"bench", "crop"}):
         for case in real(names, arguments.data):
             rows += without_loss(case) + rate_distortion(case, lambdas, methods)
