@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gigascope.compression import resolution
 from gigascope.compression.background import interpolate
-from gigascope.compression.grey_values import to_grey_values_
+from gigascope.compression.grey_values import rounded, to_grey_values_
 from gigascope.compression.indexing import Box
 from gigascope.compression.mixture import Mixture
 from gigascope.compression.resolution import Factor
@@ -51,11 +51,13 @@ def to_dtype(values: Tensor, dtype: DTypeLike) -> NDArray:
     dtype = np.dtype(dtype)
     if dtype.kind == "f":
         return values.cpu().numpy().astype(dtype, copy=False)
+    if dtype.itemsize <= 2 and values.device.type == "cpu" and values.dtype == torch.float32:
+        return rounded(values, dtype)
     limits = np.iinfo(dtype)
     if dtype.itemsize > 2:  # the largest 32-bit integers are no float32
         values = values.double()
-    rounded = values.round().clamp_(limits.min, limits.max)
-    return rounded.to(getattr(torch, dtype.name)).cpu().numpy()
+    whole = values.round().clamp_(limits.min, limits.max)
+    return whole.to(getattr(torch, dtype.name)).cpu().numpy()
 
 
 class Decoder:

@@ -1,4 +1,4 @@
-"""The last pass of decoding on a CPU: background and intensity applied in one go over the sums of the Gaussians.
+"""The last passes of decoding on a CPU: background and intensity over the sums of the Gaussians, then rounding.
 
 In separate steps they take three times as long as the Gaussians of a neuron volume, in memory traffic alone.
 """
@@ -40,6 +40,22 @@ def to_grey_values_(
         low, weights = cell_weights(n, c, o, length, 1)
         arrays += [low, np.ascontiguousarray(weights[:, 1])]
     _apply(sums.numpy(), grid.numpy(), *arrays, np.float32(offset), np.float32(scale), work=4.0 * sums.numel())
+
+
+def rounded(values: Tensor, dtype: np.dtype) -> NDArray:
+    """Float32 on the CPU as integers of at most 16 bits: half to even, clipped."""
+    values = values.contiguous()
+    limits = np.iinfo(dtype)
+    out = np.empty(tuple(values.shape), dtype)
+    ends = np.float32(limits.min), np.float32(limits.max)
+    _round(values.numpy().reshape(-1), *ends, out.reshape(-1), work=2.0 * values.numel())
+    return out
+
+
+@parallel_kernel
+def _round(values: F32, low: np.float32, high: np.float32, out: NDArray) -> None:
+    for i in prange(values.size):
+        out[i] = min(max(np.rint(values[i]), low), high)
 
 
 @parallel_kernel
