@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gigascope.metrics.image import Box
-
 
 class FrameOf:
     """One frame of an array of volumes, as a volume that is read by slices.
@@ -23,5 +21,6 @@ class FrameOf:
         self._array, self._index = array, tuple(int(i) for i in index)
         self.shape = tuple(int(n) for n in array.shape[-3:])
 
-    def __getitem__(self, key: Box, /) -> Any:
-        return np.asarray(self._array[(*self._index, *key)])
+    def __getitem__(self, key: Any, /) -> Any:
+        """One slice, or a tuple of up to three."""
+        return np.asarray(self._array[(*self._index, *(key if isinstance(key, tuple) else (key,)))])

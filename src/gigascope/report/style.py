@@ -47,7 +47,7 @@ figcaption { margin-top: .55rem; color: var(--soft); font-size: .875rem; line-he
 .grid { display: grid; gap: 1rem 2rem; align-items: start; }
 .two { grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
 .three { grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: .75rem 1rem; }
-.four { grid-template-columns: repeat(auto-fit, minmax(min(100%, 12rem), 1fr)); gap: .75rem 1rem; }
+.four { grid-template-columns: repeat(auto-fit, minmax(min(46%, 12rem), 1fr)); gap: .75rem 1rem; }
 .small { grid-template-columns: repeat(auto-fill, minmax(min(47%, 10.5rem), 1fr)); gap: .5rem; }
 .pair { display: grid; gap: 3px; }
 .first { display: grid; gap: 1.25rem 2.5rem; align-items: start; }
