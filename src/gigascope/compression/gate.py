@@ -27,7 +27,7 @@ from gigascope.compression.background import (
     without_objects,
 )
 from gigascope.compression.noise import ROUNDING, NoiseModel
-from gigascope.store.plan import Region, ShardPlan
+from gigascope.store.plan import Region
 
 if TYPE_CHECKING:
     from gigascope.store.open import StoreReader
@@ -41,8 +41,6 @@ TRUNCATE = 4.0
 PIECE = (64, 128, 256)
 # Pieces from which centre and spread of the background are taken; 16 hold 33 million voxels.
 SAMPLED_PIECES = 16
-# Shard of a gate: 16 MiB, because one is what a job works on at a time, with 30 bytes for each voxel.
-SHARD = (64, 512, 512)
 
 
 @dataclass(frozen=True)
@@ -198,11 +196,3 @@ def dilated(mask: NDArray[np.uint8], margin: Sequence[int]) -> NDArray[np.uint8]
     """With `margin` voxels (z, y, x) added around every set voxel: a box, not a ball."""
     size = [2 * m + 1 for m in margin]
     return ndimage.maximum_filter(mask, size=size, mode="constant") if max(size) > 1 else mask
-
-
-def gate_plan(shape: Sequence[int]) -> ShardPlan:
-    """Chunks and shards of a gate with the axes ([t,] [c,] z, y, x)."""
-    leading = (1,) * (len(shape) - 3)
-    chunks = tuple(min(64, n) for n in shape[-3:])
-    shards = tuple(min(wanted, -(-n // c) * c) for wanted, n, c in zip(SHARD, shape[-3:], chunks))
-    return ShardPlan(tuple(shape), 1, (*leading, *chunks), (*leading, *shards))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gigascope.compression.gate_layout import gate_plan
 from gigascope.config.compression import Fit, Gate
 from gigascope.config.dataset import CompressionDataset
 from gigascope.runtime.resources import BASE_BYTES, Estimate
 from gigascope.stage import JobKind
+from gigascope.store.plan import ShardPlan, shard_plan
+from gigascope.store.pyramid import level_plans
 
 if TYPE_CHECKING:
     from gigascope.compression.volume_fit import Options
@@ -22,6 +25,20 @@ F32 = 4
 # Noise variances of squared error that a bit is worth where no target is given.
 DEFAULT_LAMBDA = 4.0
 AXES = ("t", "c", "z", "y", "x")
+# Measured with `gigascope run` on volumes of 1 MB to 1 GiB; the peak is in its last line, and in `gigascope info`.
+# Python with torch, scipy and zarr loaded, without the kernels.
+LIGHT_BYTES = 290 * 2**20
+# Buffers that do not grow with the volume: strips of the noise filter, blocks of the pyramid.
+SMALL_BYTES = 24 * 2**20
+# Planes on their way to a scratch file, where a shard is narrower than a plane.
+SPILL_BYTES = 64 * 2**20
+# numba, which only the simulation needs, and its arrays for each voxel.
+NUMBA_BYTES = 110 * 2**20
+PHANTOM_BYTES = 21
+# A row of the table of cells.
+CELL_BYTES = 40
+# Evidence, masks, labels and counts of a voxel of a region.
+REGION_BYTES = 24
 
 
 @dataclass(frozen=True)
@@ -78,12 +95,42 @@ def read_header(dataset: CompressionDataset) -> VolumeHeader:
     return VolumeHeader(source.shape, str(source.dtype), (depth, height, width), (*source.notes, *source.warnings))
 
 
+def kept_shape(header: VolumeHeader) -> dict[str, int]:
+    """Axes and sizes of the stored volume: time and channel only where there are several."""
+    return {axis: n for axis, n in zip(AXES, header.shape) if axis in "zyx" or n > 1}
+
+
+def _files(plan: ShardPlan, axes: Iterable[str]) -> int:
+    """Of an image with its pyramid: shards, and the metadata of every level, the group and the checksums."""
+    levels = level_plans(plan, tuple(axes))
+    return sum(level.n_shards for level in levels) + len(levels) + 8
+
+
+def _piece(n: int, step: int) -> int:
+    """Longest piece of an axis, see :func:`gigascope.compression.slabs.cuts`."""
+    thin = n % step if n > step and n % step < 32 else 0
+    return min(n, step + thin)
+
+
 def estimate_ingest(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
-    """One layer of 64 planes at a time."""
-    _, _, _, y, x = header.shape
-    held = 3 * 64 * y * x * (header.itemsize + F32)
-    disk = int(1.15 * header.n_voxels * header.itemsize)
-    return Estimate(BASE_BYTES + held, 0, 5 + header.n_voxels / 2e7, disk, 16, f"{header.shape} {header.dtype}")
+    """A slab of whole shards, and what is made of it: read, copied by Zarr, filtered strip by strip."""
+    axes = kept_shape(header)
+    cut = shard_plan(tuple(axes.values()), header.dtype)
+    _, _, depth, n_y, n_x = header.shape
+    slab = _piece(depth, cut.shards[-3]) * _piece(n_y, cut.shards[-2]) * n_x * header.itemsize
+    held = 3 * slab + SMALL_BYTES + (SPILL_BYTES if cut.shards[-2] < n_y else 0)
+    if dataset.inputs.phantom is not None:
+        held += NUMBA_BYTES + PHANTOM_BYTES * math.prod(dataset.inputs.phantom.shape)
+    cells = header.shape[0] * header.shape[1] * math.prod(-(-n // 32) for n in header.shape[2:])
+    bytes_ = header.itemsize + (F32 if dataset.inputs.phantom is not None else 0)
+    return Estimate(
+        LIGHT_BYTES + held + CELL_BYTES * cells,
+        0,
+        5 + header.n_voxels / 1.5e7,
+        int(1.15 * header.n_voxels * bytes_) + CELL_BYTES * cells,
+        _files(cut, axes) + 20,
+        f"{header.shape} {header.dtype}",
+    )
 
 
 def gate_rounds(cfg: Gate) -> int:
@@ -93,15 +140,27 @@ def gate_rounds(cfg: Gate) -> int:
 
 def estimate_gate(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
     """One region at a time."""
-    held = 40 * 64 * 256 * 256
-    return Estimate(
-        BASE_BYTES + held, held, 5 + header.n_voxels / 5e6, header.n_voxels, 16, f"{header.shape} occupancy"
-    )
+    return estimate_gate_job(dataset, header, "part")
 
 
 def estimate_gate_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
-    """One region at a time, whatever the job."""
-    return estimate_gate(dataset, header)
+    """Evidence, masks and labels of a region; points and activations of the network."""
+    cfg, axes = dataset.gate, kept_shape(header)
+    cut = gate_plan(tuple(axes.values()))
+    region = math.prod(min(s, n) for s, n in zip(cut.shards, cut.shape))
+    memory, gpu = LIGHT_BYTES + SMALL_BYTES, 0
+    if job == "part":
+        memory += REGION_BYTES * region
+        if cfg.mode == "network":
+            points = 2 * min(math.prod(header.shape[2:]), 1 << 22)
+            activations = 10 * F32 * cfg.network.width * max(cfg.network.batch, 1 << 17)
+            memory, gpu = memory + 40 * points + activations, 40 * points + activations
+    seconds = 5 + header.n_voxels / 1e7
+    if cfg.mode == "network":
+        weights = cfg.network.width**2 * (cfg.network.depth - 1)
+        seconds += 6 * weights * (cfg.network.steps * cfg.network.batch + header.n_voxels / 3) / 5e10
+    disk, shape = int(1.15 * header.n_voxels), f"{header.shape} occupancy"
+    return Estimate(memory, gpu, seconds, disk, _files(cut, axes) + 4, shape)
 
 
 def fit_rounds(cfg: Fit) -> int:

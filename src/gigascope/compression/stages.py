@@ -59,12 +59,13 @@ def open_gate(ctx: Context, cfg: config.Gate) -> WorkPlan:
     import numpy as np
 
     from gigascope.compression import gate as science
+    from gigascope.compression.gate_layout import gate_plan
     from gigascope.compression.gate_rounds import ROUNDS
     from gigascope.runtime.parts import WorkPlan
 
     volume = ctx.open("volume")
     image: dict[str, Any] = {"shape": volume.shape, "axes": volume.axes, "spacing": volume.spacing}
-    cut = science.gate_plan(volume.shape)
+    cut = gate_plan(volume.shape)
     written = ctx.create("gate", dtype=np.uint8, **image, unit=volume.unit, plan=cut, window=(0.0, 1.0))
     if cfg.mode != "intensity":
         frames = science.evidence_of_frames(volume, cfg.smooth)
@@ -98,10 +99,11 @@ def _gate_regions(ctx: Context, cfg: config.Gate) -> Any:
     """The regions of the gate with all that their rounds need."""
     from gigascope.compression import gate as science
     from gigascope.compression import gate_rounds as rounds
+    from gigascope.compression.gate_layout import gate_plan
 
     volume, opened = ctx.open("volume"), ctx.work.opened
     thresholds = rounds.Thresholds(cfg.seed_sd, cfg.grow_sd, cfg.min_voxels, cfg.dilate)
-    cut, array = science.gate_plan(volume.shape), volume.array()
+    cut, array = gate_plan(volume.shape), volume.array()
     if cfg.mode == "intensity":
         levels = [low + cfg.intensity * (high - low) for low, high in volume.attrs["range"]]
         return rounds.GateRegions(array, cut, thresholds, levels=levels)
