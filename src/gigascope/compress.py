@@ -73,11 +73,12 @@ def decompress(data: bytes, device: str = "auto") -> NDArray:
     UserError : not such a file, or one that was cut off or altered
     """
     from gigascope.compression.volume import GaussianVolume
+    from gigascope.runtime.device import choose_device
 
     with tempfile.TemporaryDirectory(prefix="gigascope-") as name:
         path = Path(name, "volume.gmix")
         path.write_bytes(data)
-        return np.asarray(GaussianVolume(path, device=device))
+        return np.asarray(GaussianVolume(path, device=choose_device(device)))
 
 
 def _write(path: Path, volume: NDArray) -> None:
