@@ -26,7 +26,7 @@ from gigascope.runtime import checkpoint, lock
 from gigascope.runtime.fingerprint import fingerprint
 from gigascope.runtime.opened import Opened, append_arrays, load_arrays, output_name, store_as_opened
 from gigascope.runtime.parts import WorkPlan, assign, space_filling
-from gigascope.runtime.records import ItemRecord, Journal, Unusable
+from gigascope.runtime.records import ItemRecord, Journal, PartRecord, Unusable
 from gigascope.runtime.run import Job, job_of, run_stage
 from gigascope.runtime.shared_work import History, ItemWork
 from gigascope.stage import Scatter, stage
@@ -572,6 +572,20 @@ def test_gather_that_was_killed_can_be_repeated(
     assert not setting.path("smooth").exists()
     setting.run("smooth", "gather")
     assert digest(setting) == digest(undisturbed)
+
+
+def test_shard_that_no_item_wrote_does_not_get_into_the_result(make: Callable[..., Setting]) -> None:
+    """As an array that the gather itself was to fill would have it from a gather that was killed."""
+    setting = make(2)
+    setting.scatter("smooth", 2)
+    record = setting.record("smooth", 1, 0)
+    values = json.loads(record.read_text())["record"]
+    lost = values["items"][0]["shards"].pop(0)["file"]
+    PartRecord(**{**values, "items": tuple(map(ItemRecord.of, values["items"]))}).write(record)
+    with pytest.raises(UserError, match="1 shards were not written, the first is"):
+        setting.run("smooth", "gather")
+    assert not (setting.work("smooth") / lost).exists()
+    assert not setting.path("smooth").exists()
 
 
 def test_work_folder_that_is_gone_is_opened_again(make: Callable[..., Setting]) -> None:

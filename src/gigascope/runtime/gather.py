@@ -59,8 +59,7 @@ class Gather:
         context = self._place.context("gather", outputs)
         context.checkpoints = self._checkpoints
         context.work = GatherWork(self._history, len(self._history.opened.plan.rounds))
-        context.warnings += self._history.opened.warnings
-        context.warnings += [w for part in self._parts for item in part.items for w in item.warnings]
+        context.warnings += self._warnings()
         self._restore(context)
         with refusing_altered(self._place, self._history, lambda: self._parts), context.blaming_inputs():
             stage.function(context, self._place.plan.section(stage))
@@ -71,6 +70,12 @@ class Gather:
         for entry in folder.iterdir():
             if entry.name != "lock":
                 remove(entry)
+
+    def _warnings(self) -> list[str]:
+        """Of the open job and of all items, in an order that does not depend on the parts; each once."""
+        rounds = [self._history.records(number) for number in range(self._history.n_rounds)]
+        of_items = [w for items in rounds for number in sorted(items) for w in items[number].warnings]
+        return list(dict.fromkeys([*self._history.opened.warnings, *of_items]))
 
     def _read_parts(self) -> None:
         for number in range(len(self._history.opened.plan.rounds)):
@@ -85,7 +90,7 @@ class Gather:
                 pass
 
     def _restore(self, context: Context) -> None:
-        """The stores that the open job created, without what a killed gather may have added."""
+        """The stores that the open job created, with what the items wrote and nothing of a gather that was killed."""
         outputs = self._place.folder / OUTPUTS
         outputs.mkdir(exist_ok=True)
         for entry in outputs.iterdir():
@@ -96,10 +101,9 @@ class Gather:
                 continue
             writer = restore(self._place.folder, folder, store)
             for array in _arrays(writer, store.metadata):
-                for file in shard_files(array):
-                    name = f"{folder}/{file}"
-                    if self._history.shard(name) is None and (self._place.folder / name).is_file():
-                        raise RuntimeError(f"{name} is there, and no item of {self._place.plan.stage} wrote it")
+                for name in (f"{folder}/{file}" for file in shard_files(array)):
+                    if self._history.shard(name) is None:
+                        (self._place.folder / name).unlink(missing_ok=True)
             context.adopt(Path(folder).stem, writer)
 
     def _compare(self, writers: Mapping[str, StoreWriter]) -> None:
