@@ -13,7 +13,7 @@ import numpy as np
 from gigascope.compression.gate_layout import gate_plan
 from gigascope.config.compression import Fit, Gate
 from gigascope.config.dataset import CompressionDataset
-from gigascope.runtime.resources import BASE_BYTES, Estimate
+from gigascope.runtime.resources import Estimate
 from gigascope.stage import JobKind
 from gigascope.store.plan import ShardPlan, shard_plan
 from gigascope.store.pyramid import level_plans
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from gigascope.compression.volume_fit import Options
 
 F32 = 4
+# Python with torch, numba and zarr loaded, and bytes per voxel of what a stage holds: a brick with its halo, a shard,
+# the box that codecs are run on. Peaks of `gigascope run` on the crop and on the whole of the bench volume.
+TORCH_BYTES = 420 * 2**20
+FIT_BYTES = 163
+DECODE_BYTES = 16
+EVALUATE_BYTES = 80
 # Noise variances of squared error that a bit is worth where no target is given.
 DEFAULT_LAMBDA = 4.0
 AXES = ("t", "c", "z", "y", "x")
@@ -193,12 +199,12 @@ def residual_target(cfg: Fit, facts: Mapping[str, Any]) -> dict[str, int] | None
 
 
 def estimate_fit(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
-    """One brick with its halo at a time; all Gaussians of a volume when the file is written."""
+    """One brick with its halo at a time."""
     cfg = dataset.fit
-    seen = math.prod(n + 2 * cfg.halo for n in cfg.brick)
-    held = 40 * seen
+    seen = math.prod(min(n, b + 2 * cfg.halo) for n, b in zip(header.shape[2:], cfg.brick))
+    held = FIT_BYTES * seen
     seconds = 20 + 6e-8 * header.n_voxels * cfg.iterations
-    return Estimate(BASE_BYTES + held, held, seconds, header.n_voxels // 20, 24, "mixture of Gaussians")
+    return Estimate(TORCH_BYTES + held, held, seconds, header.n_voxels // 20, 24, "mixture of Gaussians")
 
 
 def estimate_fit_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
@@ -210,11 +216,12 @@ def estimate_fit_job(dataset: CompressionDataset, header: VolumeHeader, job: Job
 
 def estimate_decode(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
     """One shard at a time."""
-    shard = 128 * 2**20
-    n = header.n_voxels // math.prod(dataset.decode.factor)
-    held = shard * (1 + F32 // header.itemsize * 3)
+    shape = (*header.shape[:2], *(-(-n // f) for n, f in zip(header.shape[2:], dataset.decode.factor)))
+    shard = math.prod(min(n, s) for n, s in zip(shape, shard_plan(shape, header.dtype).shards))
+    held = DECODE_BYTES * shard
+    n = math.prod(shape)
     disk = int(1.15 * n * header.itemsize)
-    return Estimate(BASE_BYTES + held, held, 5 + n / 2e7, disk, 16, f"{n} voxels decoded")
+    return Estimate(TORCH_BYTES + held, held, 5 + n / 2e7, disk, 16, f"{n} voxels decoded")
 
 
 def estimate_decode_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
@@ -226,4 +233,6 @@ def estimate_decode_job(dataset: CompressionDataset, header: VolumeHeader, job: 
 
 def estimate_evaluate(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
     """The box that codecs are run on, with what they and the measures make of it; the rest box by box."""
-    return Estimate(BASE_BYTES, 0, 60, 10**6, 12, "tables")
+    box = min(math.prod(header.shape[2:]), dataset.evaluate.max_voxels)
+    seconds = 20 + 1.5e-6 * box * dataset.evaluate.rates * len(dataset.evaluate.codecs)
+    return Estimate(TORCH_BYTES + EVALUATE_BYTES * box, 0, seconds, 10**6, 12, "tables")
