@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from gigascope.compression.volume_fit import Options
 
 F32 = 4
-# Python with torch, numba and zarr loaded, and bytes per voxel of what a stage holds: a brick with its halo, a shard,
-# the box that codecs are run on. Peaks of `gigascope run` on the crop and on the whole of the bench volume.
+# Python with torch, numba and zarr loaded; bytes per voxel of a brick with its halo; beside two shards; bytes per
+# voxel of the box that codecs are run on. Peaks of `gigascope run` on the crop and on the whole of the bench volume.
 TORCH_BYTES = 420 * 2**20
 FIT_BYTES = 163
-DECODE_BYTES = 16
+DECODE_BYTES = 90 * 2**20
 EVALUATE_BYTES = 80
 # Noise variances of squared error that a bit is worth where no target is given.
 DEFAULT_LAMBDA = 4.0
@@ -170,7 +170,7 @@ def estimate_gate_job(dataset: CompressionDataset, header: VolumeHeader, job: Jo
 
 
 def fit_rounds(cfg: Fit) -> int:
-    """Rounds of a fit's bricks: see :func:`gigascope.compression.frame_fit.rounds`; one more for a residual layer."""
+    """Rounds of the bricks, see :mod:`gigascope.compression.frame_fit`; one more for a residual layer."""
     return 1 + max(1, 8 * cfg.sweeps) + int(has_residual(cfg))
 
 
@@ -218,7 +218,7 @@ def estimate_decode(dataset: CompressionDataset, header: VolumeHeader) -> Estima
     """One shard at a time."""
     shape = (*header.shape[:2], *(-(-n // f) for n, f in zip(header.shape[2:], dataset.decode.factor)))
     shard = math.prod(min(n, s) for n, s in zip(shape, shard_plan(shape, header.dtype).shards))
-    held = DECODE_BYTES * shard
+    held = 2 * shard * header.itemsize + DECODE_BYTES
     n = math.prod(shape)
     disk = int(1.15 * n * header.itemsize)
     return Estimate(TORCH_BYTES + held, held, 5 + n / 2e7, disk, 16, f"{n} voxels decoded")
