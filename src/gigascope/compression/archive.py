@@ -144,13 +144,7 @@ class Reader:
             raise self.damaged(f"the header of {name} was altered")
         content = raw[entry.data - entry.start :]
         if entry.method == DEFLATED:
-            try:
-                decompressor = zlib.decompressobj(-15)
-                content = decompressor.decompress(content, entry.size + 1)
-            except zlib.error:
-                content = b""
-            if not decompressor.eof or decompressor.unused_data:
-                raise self.damaged(f"{name} cannot be unpacked")
+            content = _unpacked(raw[entry.data - entry.start :], entry.size)
         if len(content) != entry.size or zlib.crc32(content) != entry.checksum:
             raise self.damaged(f"{name} was altered: its checksum differs")
         return content
@@ -226,6 +220,27 @@ class Reader:
         if start + n_bytes > self.size:
             raise ValueError("the directory is outside")
         return start, n_bytes
+
+
+def _unpacked(packed: bytes, size: int) -> bytes:
+    """The content of a deflated entry of `size` bytes, or nothing if it is damaged."""
+
+    def inflated(data: bytes) -> bytes:
+        decompressor = zlib.decompressobj(-15)
+        try:
+            content = decompressor.decompress(data, size + 1)
+        except zlib.error:
+            return b""
+        return content if decompressor.eof and not decompressor.unused_data else b""
+
+    content = inflated(packed)
+    # The last byte ends with bits that say nothing: they are 0, or the file was altered.
+    for bit in range(7, -1, -1):
+        if inflated(packed[:-1] + bytes([packed[-1] ^ 1 << bit])) != content:
+            break
+        if packed[-1] >> bit & 1:
+            return b""
+    return content
 
 
 def _parse(directory: bytes) -> Iterator[Entry]:

@@ -53,7 +53,10 @@ class GroupFile:
         import zarr
 
         self.path = path
-        store = open_store(path)
+        try:
+            store = open_store(path)
+        except _DAMAGE as error:
+            raise self.damaged(f"its attributes cannot be read ({error})") from error
         if "gmix" not in store.attributes:
             raise UserError("holds no Gaussians.", where=path, do="Choose the folder that compression.fit wrote.")
         self._store = _counted(path)
