@@ -11,7 +11,7 @@ delta_rate_vs_CODEC_fg_clean   mean difference of our bytes from the codec's at 
                                noise-free volume, between 30 and 40 dB (a fraction, negative is better)
 psnr_fg_at_231x, _at_400x      our quality at exactly that ratio, interpolated between our files
 
-Codecs: those of `gigascope.compression.codecs`; AV1 in its preset 6 of the literature, and in preset 2 as well.
+Codecs: those of `gigascope.compression.peers.codecs`; AV1 in its preset 6 of the literature, and in preset 2 as well.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 
 from gigascope.compress import compress, decompress
 from gigascope.compression.bench_volume import bench_crop, bench_volume
-from gigascope.compression.codecs import CODECS
-from gigascope.compression.codecs_array import decode_sz3, encode_sz3
-from gigascope.compression.comparison import QUALITIES, Comparison, Point, compare
-from gigascope.compression.fidelity import LABELS, Original
-from gigascope.compression.lossless import lossless_sizes
 from gigascope.compression.noise import NoiseModel, PhotonTransfer
+from gigascope.compression.peers.codecs import CODECS
+from gigascope.compression.peers.codecs_array import decode_sz3, encode_sz3
+from gigascope.compression.peers.lossless import lossless_sizes
+from gigascope.compression.quality.comparison import QUALITIES, Comparison, Point, compare
+from gigascope.compression.quality.fidelity import LABELS, Original
 from gigascope.metrics.rate import quality_at
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "volumes"

@@ -2,8 +2,8 @@
 
     python benchmarks/container.py [--quick] [--fit FILE.npz ...] [--json FILE]
 
-Mixtures are random tubes (`gigascope.compression.bench_mixture`), or fits: arrays `means`, `log_scales`, `quaternions`,
-`amplitudes` in voxels and units of the volume's range. Every method gets the same Gaussians. Loss is that of the PSNR
+Mixtures are random tubes (`gigascope.compression.gmix.bench_mixture`), or fits: arrays `means`, `log_scales`,
+`quaternions`, `amplitudes` in voxels and units of the volume's range. Every method gets the same Gaussians. Loss is that of the PSNR
 in the foreground (above 10 % of the range) against a volume of these Gaussians with noise 37.6 dB below the range, as
 in the bench volume. Bytes are those of the whole file. Peers: float16 (22 bytes, positions within a brick), the same
 integers bit-packed, and these after zstd 19. `theta` is in units of the noise variance.
@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gigascope.compression import law_rows, model_fit, morton
-from gigascope.compression.bench_mixture import tubes
-from gigascope.compression.container import Gmix, Header, Intensity, split, write_compact, write_group
+from gigascope.compression.gmix import law_rows, model_fit, morton
+from gigascope.compression.gmix.bench_mixture import tubes
+from gigascope.compression.gmix.container import Gmix, Header, Intensity, split, write_compact, write_group
+from gigascope.compression.gmix.payload import Coder
+from gigascope.compression.gmix.quantise import CELL, LEVEL_0, Quantiser, Symbols, quantise
 from gigascope.compression.mixture import Mixture
-from gigascope.compression.payload import Coder
-from gigascope.compression.quantise import CELL, LEVEL_0, Quantiser, Symbols, quantise
 from gigascope.kernels import gaussians
 
 CEILING_DB = 37.6

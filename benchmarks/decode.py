@@ -28,12 +28,12 @@ import numpy as np
 import torch
 import zarr
 
-from gigascope.compression.container import Gmix, Header, Intensity, write_compact
-from gigascope.compression.decode import Decoder, to_dtype
-from gigascope.compression.index import BrickPlaces
-from gigascope.compression.indexing import Box, block_shape, boxes
+from gigascope.compression.decoding.decode import Decoder, to_dtype
+from gigascope.compression.decoding.indexing import Box, block_shape, boxes
+from gigascope.compression.gmix.container import Gmix, Header, Intensity, write_compact
+from gigascope.compression.gmix.index import BrickPlaces
+from gigascope.compression.gmix.quantiser import Quantiser
 from gigascope.compression.mixture import Mixture
-from gigascope.compression.quantiser import Quantiser
 from gigascope.runtime.device import choose_device, describe
 from gigascope.store.create import create_image, plan_of
 

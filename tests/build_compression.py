@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from gigascope.compression.background import background_level, windows
 from gigascope.compression.bench_volume import bench_volume
-from gigascope.compression.container import Header, Intensity, split, write_compact
-from gigascope.compression.frame_evaluation import frame_table, tables, together
+from gigascope.compression.decoding.volume import GaussianVolume
+from gigascope.compression.gmix.container import Header, Intensity, split, write_compact
+from gigascope.compression.gmix.quantiser import Quantiser
 from gigascope.compression.mixture import Mixture
 from gigascope.compression.noise import NoiseModel
-from gigascope.compression.quantiser import Quantiser
-from gigascope.compression.result_evaluation import ResultEvaluation
-from gigascope.compression.volume import GaussianVolume
+from gigascope.compression.quality.frame_evaluation import frame_table, tables, together
+from gigascope.compression.quality.result_evaluation import ResultEvaluation
 from gigascope.store.commit import finish
 from gigascope.store.create import create_image, create_store
 from gigascope.store.open import open_store

@@ -72,7 +72,7 @@ def decompress(data: bytes, device: str = "auto") -> NDArray:
     ------
     UserError : not such a file, or one that was cut off or altered
     """
-    from gigascope.compression.volume import GaussianVolume
+    from gigascope.compression.decoding.volume import GaussianVolume
     from gigascope.runtime.device import choose_device
 
     with tempfile.TemporaryDirectory(prefix="gigascope-") as name:

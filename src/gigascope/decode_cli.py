@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gigascope.errors import UserError
 
 if TYPE_CHECKING:
-    from gigascope.compression.volume import GaussianVolume
+    from gigascope.compression.decoding.volume import GaussianVolume
 
 VOLUME_SUFFIXES = (".zarr", ".tif", ".tiff")
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
@@ -80,13 +80,13 @@ def export_file(
     ----------
     roi : as in :func:`decode_file`; Gaussians whose mean lies in it
     bake : refit the amplitudes so that none is negative, instead of leaving negative ones out
-    look : `gamma` and `opacity` of :class:`gigascope.compression.export.Appearance`, for .ply and .splat
+    look : `gamma` and `opacity` of :class:`gigascope.compression.decoding.export.Appearance`, for .ply and .splat
 
     Raises
     ------
     UserError : as :func:`decode_file`
     """
-    from gigascope.compression import export as formats
+    from gigascope.compression.decoding import export as formats
     from gigascope.compression.mixture import Mixture
 
     _check_output(out, formats.SUFFIXES, "Gaussians", force)
@@ -150,7 +150,7 @@ def parse_factor(text: str) -> tuple[int, int, int]:
 
 
 def _open(file: Path, device: str) -> GaussianVolume:
-    from gigascope.compression.volume import GaussianVolume
+    from gigascope.compression.decoding.volume import GaussianVolume
     from gigascope.runtime.device import choose_device
 
     return GaussianVolume(file, choose_device(device))
@@ -195,7 +195,7 @@ def _ends(roi: Sequence[slice], shape: Sequence[int]) -> list[tuple[float, float
 
 
 def _write_volume(volume: GaussianVolume, out: Path, key: Sequence[int | slice], options: dict[str, Any]) -> str:
-    from gigascope.compression import decoded_files
+    from gigascope.compression.decoding import decoded_files
 
     excerpt = decoded_files.Excerpt(volume, key)
     if out.suffix == ".zarr":
@@ -206,7 +206,7 @@ def _write_volume(volume: GaussianVolume, out: Path, key: Sequence[int | slice],
 
 
 def _write_projection(volume: GaussianVolume, out: Path, key: Sequence[int | slice], kind: str, axis: str) -> str:
-    from gigascope.compression import decoded_files, projections
+    from gigascope.compression.decoding import decoded_files, projections
 
     if axis not in projections.AXES:
         raise UserError(f"{axis!r} is none of z, y, x.", where="--axis")
@@ -241,7 +241,7 @@ def _frames(volume: GaussianVolume, key: Sequence[int | slice]) -> tuple[list[in
 
 
 def _baked(volume: GaussianVolume, frame: int, mixture: Any) -> Any:
-    from gigascope.compression.bake import bake
+    from gigascope.compression.decoding.bake import bake
 
     decoder = volume.decoder
     cuts = mixture.cuts(volume.header.c_max, volume.header.eps[frame]).to(decoder.device)
@@ -259,7 +259,7 @@ def _progress(what: str) -> Callable[[Sequence[Any], str], Iterable[Any]]:
 
 
 def _provenance(volume: GaussianVolume, options: dict[str, Any]) -> dict[str, Any]:
-    from gigascope.compression import decoded_files
+    from gigascope.compression.decoding import decoded_files
     from gigascope.runtime import provenance
     from gigascope.runtime.context import file_digest
     from gigascope.runtime.device import describe

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gigascope.compression.container import Header, Intensity, split, write_compact
+from gigascope.compression.gmix.container import Header, Intensity, split, write_compact
+from gigascope.compression.gmix.quantiser import Quantiser
 from gigascope.compression.mixture import Mixture
-from gigascope.compression.quantiser import Quantiser
 
 CELL = (32, 32, 32)
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from gigascope.compression import codecs_video
 from gigascope.compression.bench_volume import BenchVolume, bench_crop, bench_volume
-from gigascope.compression.lossless import lossless_codecs
+from gigascope.compression.peers import codecs_video
+from gigascope.compression.peers.lossless import lossless_codecs
 from gigascope.errors import ShapeError
 from gigascope.metrics import image
 

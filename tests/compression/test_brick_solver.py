@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from gigascope.compression.brick_solver import BrickSolver, FitSettings
+from gigascope.compression.fitting.brick_solver import BrickSolver, FitSettings
+from gigascope.compression.fitting.region import Region, Truncation
 from gigascope.compression.mixture import Mixture
-from gigascope.compression.region import Region, Truncation
 
 EDGE = 64
 NOISE = 0.005

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gigascope.compression import codecs, codecs_array, codecs_video, lossless
-from gigascope.compression.codec_frame import CodecError, FrameHeader, join, split
+from gigascope.compression.peers import codecs, codecs_array, codecs_video, lossless
+from gigascope.compression.peers.codec_frame import CodecError, FrameHeader, join, split
 from gigascope.metrics import image
 
 KEYS = sorted(codecs.CODECS)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from gigascope.compression.container import Gmix, split, write_compact
-from gigascope.compression.decode import Decoder
-from gigascope.compression.integer_decoder import integer_field
+from gigascope.compression.correction.integer_decoder import integer_field
+from gigascope.compression.correction.residual import ResidualSettings, encode_brick
+from gigascope.compression.decoding.decode import Decoder
+from gigascope.compression.decoding.volume import GaussianVolume
+from gigascope.compression.gmix.container import Gmix, split, write_compact
 from gigascope.compression.noise import NoiseModel
-from gigascope.compression.residual import ResidualSettings, encode_brick
-from gigascope.compression.volume import GaussianVolume
 from gigascope.errors import UserError
 
 from .compressed import write_file

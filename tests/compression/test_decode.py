@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from gigascope.compression import resolution
-from gigascope.compression.container import Gmix
-from gigascope.compression.decode import Decoder, decode_region, to_dtype
+from gigascope.compression.decoding import resolution
+from gigascope.compression.decoding.decode import Decoder, decode_region, to_dtype
+from gigascope.compression.gmix.container import Gmix
 from gigascope.compression.mixture import Mixture
 from gigascope.errors import ShapeError
 

@@ -13,8 +13,8 @@ import tifffile
 import zarr
 
 from gigascope.cli import main
-from gigascope.compression.decoded_files import Excerpt, create_decoded, write_shards
-from gigascope.compression.volume import GaussianVolume
+from gigascope.compression.decoding.decoded_files import Excerpt, create_decoded, write_shards
+from gigascope.compression.decoding.volume import GaussianVolume
 from gigascope.store.checksum import verify
 from gigascope.store.commit import finish
 from gigascope.store.open import open_store

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from gigascope.compression import density
-from gigascope.compression.amplitudes import solve_amplitudes
-from gigascope.compression.brick_solver import BrickSolver, FitSettings
-from gigascope.compression.matched_filter import find_seeds, quaternions
+from gigascope.compression.fitting import density
+from gigascope.compression.fitting.amplitudes import solve_amplitudes
+from gigascope.compression.fitting.brick_solver import BrickSolver, FitSettings
+from gigascope.compression.fitting.matched_filter import find_seeds, quaternions
+from gigascope.compression.fitting.population import Population
+from gigascope.compression.fitting.region import Region, Truncation
 from gigascope.compression.mixture import Mixture
-from gigascope.compression.population import Population
-from gigascope.compression.region import Region, Truncation
 
 SHAPE = (40, 44, 48)
 

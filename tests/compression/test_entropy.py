@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gigascope.compression.entropy import (
+from gigascope.compression.gmix.entropy import (
     TOTAL,
     Damaged,
     Decoder,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gigascope.compression import codecs
 from gigascope.compression.bench_volume import BenchVolume, bench_volume
-from gigascope.compression.comparison import Comparison, Point, compare
-from gigascope.compression.evaluate import Account, evaluate
-from gigascope.compression.fidelity import LABELS, Original, busiest_box, entries
 from gigascope.compression.noise import NoiseModel
+from gigascope.compression.peers import codecs
+from gigascope.compression.quality.comparison import Comparison, Point, compare
+from gigascope.compression.quality.evaluate import Account, evaluate
+from gigascope.compression.quality.fidelity import LABELS, Original, busiest_box, entries
 from gigascope.store.table import write_tsv
 
 ACCOUNT = Account({"header": 200, "index": 100, "background": 300, "payload": 4400}, 500)

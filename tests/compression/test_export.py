@@ -14,8 +14,8 @@ import torch
 from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
-from gigascope.compression.bake import bake
-from gigascope.compression.export import ALPHA_NOTE, Appearance, export, physical
+from gigascope.compression.decoding.bake import bake
+from gigascope.compression.decoding.export import ALPHA_NOTE, Appearance, export, physical
 from gigascope.compression.mixture import Mixture
 from gigascope.errors import UserError
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gigascope.compress import compress, decompress
 from gigascope.compression.bench_volume import bench_crop
-from gigascope.compression.container import Gmix
+from gigascope.compression.gmix.container import Gmix
 from gigascope.errors import UserError
 
 # Small bricks and few iterations: what is tested is how bricks go together, not how well one is fitted.

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gigascope.compression.codecs import CODECS
-from gigascope.compression.frame_accounts import frame_accounts
-from gigascope.compression.frame_evaluation import SENTENCES, codec_frames, frame_table, tables, together
-from gigascope.compression.frame_view import FrameOf
-from gigascope.compression.result_evaluation import ResultEvaluation
-from gigascope.compression.volume import GaussianVolume
+from gigascope.compression.decoding.volume import GaussianVolume
+from gigascope.compression.peers.codecs import CODECS
+from gigascope.compression.quality.frame_accounts import frame_accounts
+from gigascope.compression.quality.frame_evaluation import SENTENCES, codec_frames, frame_table, tables, together
+from gigascope.compression.quality.frame_view import FrameOf
+from gigascope.compression.quality.result_evaluation import ResultEvaluation
 from gigascope.config.compression import CodecName
 from gigascope.errors import UserError
 from gigascope.metrics.image import Box

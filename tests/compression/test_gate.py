@@ -11,11 +11,11 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gigascope.compression import gate_layout
 from gigascope.compression.background import CELL, cell_columns, filled_cells, windows, without_objects
 from gigascope.compression.bench_volume import BenchVolume
-from gigascope.compression.gate import Evidence, evidence_of_frames, measured
-from gigascope.compression.gate_rounds import ROUNDS, GateRegions, Thresholds
+from gigascope.compression.gating import gate_layout
+from gigascope.compression.gating.gate import Evidence, evidence_of_frames, measured
+from gigascope.compression.gating.gate_rounds import ROUNDS, GateRegions, Thresholds
 from gigascope.compression.noise import NoiseModel, PhotonTransfer
 from gigascope.compression.plan import gate_rounds
 from gigascope.config.compression import Gate

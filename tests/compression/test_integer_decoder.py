@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from gigascope.compression import background, exact
-from gigascope.compression.integer_decoder import (
+from gigascope.compression import background
+from gigascope.compression.correction.integer_decoder import (
     HALF_LOG2_E,
     LIMIT_MARGIN,
     background_field,
     integer_field,
     prepare,
 )
+from gigascope.compression.gmix import exact
 from gigascope.compression.mixture import Mixture
 from gigascope.errors import ShapeError, UserError
 from gigascope.kernels import gaussians

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from gigascope.compression.mixture import Mixture
-from gigascope.compression.nearest import NearestGaussians, compare_with_exact
-from gigascope.compression.seed_numbers import nearest_values, random_voxels, seed_numbers
+from gigascope.compression.quality.nearest import NearestGaussians, compare_with_exact
+from gigascope.compression.quality.seed_numbers import nearest_values, random_voxels, seed_numbers
 from gigascope.errors import ShapeError
 from gigascope.kernels import gaussians
 
@@ -147,7 +147,7 @@ def test_the_published_ratio_and_rate_follow_from_its_counts() -> None:
 def test_random_voxels_are_inside_and_carry_their_values(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gigascope.compression import seed_numbers as module
+    from gigascope.compression.quality import seed_numbers as module
 
     whole = module.boxes
     monkeypatch.setattr(module, "boxes", lambda shape: whole(shape, 700))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from gigascope.compression.decode import Decoder
+from gigascope.compression.decoding.decode import Decoder
+from gigascope.compression.decoding.projections import max_projection, sum_projection, view_projection
+from gigascope.compression.decoding.volume import GaussianVolume
 from gigascope.compression.mixture import Mixture
-from gigascope.compression.projections import max_projection, sum_projection, view_projection
-from gigascope.compression.volume import GaussianVolume
 from gigascope.errors import ShapeError
 
 from .compressed import InMemory, random_file, random_mixture

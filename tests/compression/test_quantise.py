@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gigascope.compression import exact, frames, morton
-from gigascope.compression.mixture import Mixture
-from gigascope.compression.quantise import (
+from gigascope.compression.gmix import exact, frames, morton
+from gigascope.compression.gmix.quantise import (
     LEVEL_0,
     Quantiser,
     Symbols,
@@ -20,6 +19,7 @@ from gigascope.compression.quantise import (
     straight_through,
     with_amplitudes,
 )
+from gigascope.compression.mixture import Mixture
 from gigascope.errors import ShapeError
 
 SHAPE = (64, 128, 128)

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from gigascope.compression import rate
-from gigascope.compression.bricks import BrickGrid, colour, morton
-from gigascope.compression.frame_fit import rounds
-from gigascope.compression.rate import Sample
+from gigascope.compression.fitting import rate
+from gigascope.compression.fitting.bricks import BrickGrid, colour, morton
+from gigascope.compression.fitting.frame_fit import rounds
+from gigascope.compression.fitting.rate import Sample
 
 
 def searched(curve: object, **target: float) -> list[Sample]:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from gigascope.compress import compress, decompress
 from gigascope.compression.bench_volume import BenchVolume, bench_crop
-from gigascope.compression.codecs import CODECS, at_bytes
-from gigascope.compression.codecs_array import encode_sz3
-from gigascope.compression.fidelity import Original
 from gigascope.compression.noise import NoiseModel
+from gigascope.compression.peers.codecs import CODECS, at_bytes
+from gigascope.compression.peers.codecs_array import encode_sz3
+from gigascope.compression.quality.fidelity import Original
 
 # Of the bench volume's camera: 2.2 DN per electron, offset 100, read noise of 1.6 electrons.
 CAMERA = NoiseModel(2.2, 100.0, 1.6 * 2.2)

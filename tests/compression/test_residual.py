@@ -17,10 +17,9 @@ from hypothesis import given, settings, strategies
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gigascope.compression import residual_tables
 from gigascope.compression.bench_volume import BenchVolume, bench_crop
-from gigascope.compression.noise import NoiseModel
-from gigascope.compression.residual import (
+from gigascope.compression.correction import residual_tables
+from gigascope.compression.correction.residual import (
     DTYPES,
     ResidualSettings,
     decode_brick,
@@ -29,6 +28,7 @@ from gigascope.compression.residual import (
     settings_for,
     step_for,
 )
+from gigascope.compression.noise import NoiseModel
 from gigascope.errors import ShapeError, UserError
 
 NOISE = NoiseModel(2.2, 100.0, 3.5)
@@ -227,8 +227,8 @@ def test_no_bytes_lead_out_of_bounds(tmp_path):
     """With numba's checks of every index, which raise IndexError."""
     code = (
         "import numpy as np\n"
-        "from gigascope.compression.residual import *\n"
-        "from gigascope.compression.residual import _HEAD, FORMAT\n"
+        "from gigascope.compression.correction.residual import *\n"
+        "from gigascope.compression.correction.residual import _HEAD, FORMAT\n"
         "from gigascope.compression.noise import NoiseModel\n"
         "from gigascope.errors import UserError\n"
         "rng = np.random.default_rng()\n"

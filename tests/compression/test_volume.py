@@ -8,8 +8,8 @@ import dask.array
 import numpy as np
 import pytest
 
-from gigascope.compression.indexing import Selection, boxes, pieces
-from gigascope.compression.volume import GaussianVolume
+from gigascope.compression.decoding.indexing import Selection, boxes, pieces
+from gigascope.compression.decoding.volume import GaussianVolume
 from gigascope.errors import ShapeError
 
 from .compressed import write_file

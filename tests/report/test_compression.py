@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from html_check import Checked
 
-from gigascope.compression.volume import GaussianVolume
+from gigascope.compression.decoding.volume import GaussianVolume
 from gigascope.report import compression_pictures as pictures
 from gigascope.report.compression import compression_page
 from gigascope.report.compression_plots import size_words

@@ -30,6 +30,23 @@ reconstruct:
 halves:
   enabled: {halves}
 """
+# Four bricks, and little to do in each.
+TINY_VOLUME = """\
+pipeline: compression
+name: {name}
+inputs:
+  phantom: {{shape: [24, 64, 64]}}
+gate: {{mode: intensity}}
+fit:
+  brick: [16, 32, 64]
+  halo: 8
+  iterations: 20
+  sweeps: 0
+  parts: {parts}
+decode: {{enabled: {decode}}}
+evaluate: {{codecs: [jpeg2000], rates: 1}}
+"""
+COMPRESSION = ("ingest", "gate", "fit", "decode", "evaluate", "report")
 
 
 @dataclass(frozen=True, order=True)
@@ -151,6 +168,12 @@ def chain(dataset: str, first: str, *, halves: bool = True) -> set[Job]:
     return {Job(f"tomography_{stage}", dataset) for stage in stages[stages.index(first) :]}
 
 
-def configs(dataset: str, *stages: str) -> set[Job]:
+def compression_chain(dataset: str, first: str, *, decode: bool = True) -> set[Job]:
+    """The jobs of the compression chain from one stage to its end, all in one part, without stage configs."""
+    stages = [stage for stage in COMPRESSION if decode or stage != "decode"]
+    return {Job(f"compression_{stage}", dataset) for stage in stages[stages.index(first) :]}
+
+
+def configs(dataset: str, *stages: str, pipeline: str = "tomography") -> set[Job]:
     """The jobs that write the configs of these stages."""
-    return {Job("stage_config", dataset, f"tomography.{stage}") for stage in stages}
+    return {Job("stage_config", dataset, f"{pipeline}.{stage}") for stage in stages}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gigascope.compression.gate_layout import gate_plan
+from gigascope.compression.gating.gate_layout import gate_plan
 from gigascope.config.compression import Fit, Gate
 from gigascope.config.dataset import CompressionDataset
 from gigascope.runtime.resources import Estimate
@@ -19,7 +19,7 @@ from gigascope.store.plan import ShardPlan, shard_plan
 from gigascope.store.pyramid import level_plans
 
 if TYPE_CHECKING:
-    from gigascope.compression.volume_fit import Options
+    from gigascope.compression.fitting.volume_fit import Options
 
 F32 = 4
 # Python with torch, numba and zarr loaded; bytes per voxel of a brick with its halo; beside two shards; bytes per
@@ -140,7 +140,7 @@ def estimate_ingest(dataset: CompressionDataset, header: VolumeHeader) -> Estima
 
 
 def gate_rounds(cfg: Gate) -> int:
-    """Rounds of a gate's items: see :data:`gigascope.compression.gate_rounds.ROUNDS`."""
+    """Rounds of a gate's items: see :data:`gigascope.compression.gating.gate_rounds.ROUNDS`."""
     return {"intensity": 1, "threshold": 5, "network": 7}[cfg.mode]
 
 
@@ -170,7 +170,7 @@ def estimate_gate_job(dataset: CompressionDataset, header: VolumeHeader, job: Jo
 
 
 def fit_rounds(cfg: Fit) -> int:
-    """Rounds of the bricks, see :mod:`gigascope.compression.frame_fit`; one more for a residual layer."""
+    """Rounds of the bricks, see :mod:`gigascope.compression.fitting.frame_fit`; one more for a residual layer."""
     return 1 + max(1, 8 * cfg.sweeps) + int(has_residual(cfg))
 
 
@@ -181,8 +181,8 @@ def has_residual(cfg: Fit) -> bool:
 
 def fit_options(cfg: Fit) -> Options:
     """The section as the fit takes it."""
-    from gigascope.compression.quantiser import Quantiser
-    from gigascope.compression.volume_fit import Options
+    from gigascope.compression.fitting.volume_fit import Options
+    from gigascope.compression.gmix.quantiser import Quantiser
 
     bits = cfg.quantise
     law = Quantiser(bits.position_bits, bits.scale_bits, bits.rotation_bits, bits.amplitude_bits)

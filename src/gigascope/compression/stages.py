@@ -58,9 +58,9 @@ def open_gate(ctx: Context, cfg: config.Gate) -> WorkPlan:
     """Measure how the background of each frame scatters, and lay out the gate."""
     import numpy as np
 
-    from gigascope.compression import gate as science
-    from gigascope.compression.gate_layout import gate_plan
-    from gigascope.compression.gate_rounds import ROUNDS
+    from gigascope.compression.gating import gate as science
+    from gigascope.compression.gating.gate_layout import gate_plan
+    from gigascope.compression.gating.gate_rounds import ROUNDS
     from gigascope.runtime.parts import WorkPlan
 
     volume = ctx.open("volume")
@@ -80,7 +80,7 @@ def open_gate(ctx: Context, cfg: config.Gate) -> WorkPlan:
 
 def gate_item(ctx: Context, cfg: config.Gate, item: int) -> None:
     """What one round does to one region, or in one go for all of them."""
-    from gigascope.compression.gate_rounds import ROUNDS
+    from gigascope.compression.gating.gate_rounds import ROUNDS
 
     regions = ctx.kept("regions", lambda: _gate_regions(ctx, cfg))
     name = ROUNDS[cfg.mode][ctx.work.round]
@@ -97,9 +97,9 @@ def gate_item(ctx: Context, cfg: config.Gate, item: int) -> None:
 
 def _gate_regions(ctx: Context, cfg: config.Gate) -> Any:
     """The regions of the gate with all that their rounds need."""
-    from gigascope.compression import gate as science
-    from gigascope.compression import gate_rounds as rounds
-    from gigascope.compression.gate_layout import gate_plan
+    from gigascope.compression.gating import gate as science
+    from gigascope.compression.gating import gate_rounds as rounds
+    from gigascope.compression.gating.gate_layout import gate_plan
 
     volume, opened = ctx.open("volume"), ctx.work.opened
     thresholds = rounds.Thresholds(cfg.seed_sd, cfg.grow_sd, cfg.min_voxels, cfg.dilate)
@@ -110,7 +110,7 @@ def _gate_regions(ctx: Context, cfg: config.Gate) -> Any:
     frames = science.evidence_of_frames(volume, cfg.smooth, opened["levels"], opened["scatter"])
     if cfg.mode == "threshold":
         return rounds.GateRegions(array, cut, thresholds, frames)
-    from gigascope.compression.gate_network import Settings
+    from gigascope.compression.gating.gate_network import Settings
 
     of = cfg.network
     settings = Settings(of.steps, of.batch, of.width, of.depth, of.lr)
@@ -130,7 +130,7 @@ def _gate_regions(ctx: Context, cfg: config.Gate) -> Any:
 )
 def gate(ctx: Context, cfg: config.Gate) -> None:
     """Find the voxels that hold signal."""
-    from gigascope.compression import gate_rounds as rounds
+    from gigascope.compression.gating import gate_rounds as rounds
 
     written, volume = ctx.written("gate"), ctx.open("volume")
     n_frames, last = len(volume.attrs["range"]), len(rounds.ROUNDS[cfg.mode]) - 1
@@ -147,7 +147,7 @@ def open_fit(ctx: Context, cfg: config.Fit) -> WorkPlan:
     """See where the signal is, and find the lambda that meets the target."""
     import numpy as np
 
-    from gigascope.compression import lambda_search
+    from gigascope.compression.fitting import lambda_search
     from gigascope.runtime.parts import WorkPlan
 
     fit = _volume_fit(ctx, cfg)
@@ -173,7 +173,7 @@ def open_fit(ctx: Context, cfg: config.Fit) -> WorkPlan:
 
 def fit_brick(ctx: Context, cfg: config.Fit, item: int) -> None:
     """One brick in one round."""
-    from gigascope.compression.brick_round import BrickRound
+    from gigascope.compression.fitting.brick_round import BrickRound
 
     fit = ctx.kept("fit", lambda: _volume_fit(ctx, cfg))
     fits = ctx.kept("fits", lambda: fit.fits(ctx.work.facts["means"], ctx.work.facts["lambda"]))
@@ -187,7 +187,7 @@ def fit_brick(ctx: Context, cfg: config.Fit, item: int) -> None:
 
 def _volume_fit(ctx: Context, cfg: config.Fit) -> Any:
     """The bricks of the volume, with all that their rounds need."""
-    from gigascope.compression.volume_fit import VolumeFit
+    from gigascope.compression.fitting.volume_fit import VolumeFit
 
     return VolumeFit(ctx.open("volume"), ctx.open("gate"), plan.fit_options(cfg), ctx.device)
 
@@ -203,7 +203,7 @@ def _volume_fit(ctx: Context, cfg: config.Fit) -> Any:
 )
 def fit(ctx: Context, cfg: config.Fit) -> None:
     """Fit Gaussians brick by brick, meet the target, write the compressed file."""
-    from gigascope.compression import fit_result
+    from gigascope.compression.fitting import fit_result
     from gigascope.store.create import create_store
 
     whole = _volume_fit(ctx, cfg)
@@ -222,8 +222,8 @@ def fit(ctx: Context, cfg: config.Fit) -> None:
 
 def open_decode(ctx: Context, cfg: config.Decode) -> WorkPlan:
     """Lay out the decoded volume."""
-    from gigascope.compression.decoded_files import Excerpt, create_decoded
-    from gigascope.compression.volume import GaussianVolume
+    from gigascope.compression.decoding.decoded_files import Excerpt, create_decoded
+    from gigascope.compression.decoding.volume import GaussianVolume
     from gigascope.runtime.parts import WorkPlan
 
     volume = GaussianVolume(ctx.input_path("gmix"), device=ctx.device).at_level(cfg.factor)
@@ -234,8 +234,8 @@ def open_decode(ctx: Context, cfg: config.Decode) -> WorkPlan:
 
 def decode_shard(ctx: Context, cfg: config.Decode, item: int) -> None:
     """One shard of the decoded volume."""
-    from gigascope.compression.decoded_files import Excerpt
-    from gigascope.compression.volume import GaussianVolume
+    from gigascope.compression.decoding.decoded_files import Excerpt
+    from gigascope.compression.decoding.volume import GaussianVolume
 
     def opened() -> Excerpt:
         return Excerpt(GaussianVolume(ctx.input_path("gmix"), device=ctx.device).at_level(cfg.factor))
@@ -280,9 +280,9 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
     """Measure what the file decodes to by every measure, beside codecs at the same number of bytes."""
     import json
 
-    from gigascope.compression import frame_evaluation as frames
-    from gigascope.compression.result_evaluation import ResultEvaluation
-    from gigascope.compression.volume import GaussianVolume
+    from gigascope.compression.decoding.volume import GaussianVolume
+    from gigascope.compression.quality import frame_evaluation as frames
+    from gigascope.compression.quality.result_evaluation import ResultEvaluation
     from gigascope.store.create import create_store
 
     result = ResultEvaluation(

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from gigascope.config.section import Section
 
 Voxels = Annotated[int, Field(ge=8, le=1024)]
-# Short names of gigascope.compression.codecs.
+# Short names of gigascope.compression.peers.codecs.
 CodecName = Literal["av1", "av1_slow", "hevc10", "hevc12", "sperr", "sz3", "jpeg2000", "jpegxl", "zfp"]
 
 
@@ -44,8 +44,8 @@ class CompressionInputs(Section):
     volume: str | None = Field(
         None,
         description=(
-            "TIFF (single, BigTIFF, OME-TIFF), folder or glob of TIFF files (one plane or one stack each), or OME-Zarr; "
-            "relative to where you start"
+            "TIFF (single, BigTIFF, OME-TIFF), folder or glob of TIFF files (one plane or one stack each), or "
+            "OME-Zarr; relative to where you start"
         ),
     )
     phantom: NeuronVolume | None = Field(None, description="simulate the volume instead of reading one")

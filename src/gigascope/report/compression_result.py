@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gigascope.compression.frame_view import FrameOf
-from gigascope.compression.volume import GaussianVolume
+from gigascope.compression.decoding.volume import GaussianVolume
+from gigascope.compression.quality.frame_view import FrameOf
 from gigascope.report.figures import level_for, level_shapes, level_spacing
 
 if TYPE_CHECKING:
-    from gigascope.compression.header import Header
+    from gigascope.compression.gmix.header import Header
     from gigascope.store.open import StoreReader
 
 Columns = Mapping[str, NDArray[Any]]

@@ -260,7 +260,7 @@ def use(result: CompressionResult) -> Html:
     )
     snippet = [
         "import numpy as np",
-        "from gigascope.compression.volume import GaussianVolume",
+        "from gigascope.compression.decoding.volume import GaussianVolume",
         "",
         f'volume = GaussianVolume("{file}")',
         *_aligned(

@@ -1,0 +1,1 @@
+"""From files of Gaussians to volumes, regions, coarser levels, projections, and files of other programs."""

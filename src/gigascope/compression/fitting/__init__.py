@@ -1,0 +1,1 @@
+"""Fitting mixtures to volumes: one brick, density control, rounds over bricks, targets."""

@@ -1,0 +1,1 @@
+"""The gate: which voxels hold signal."""

@@ -1,0 +1,1 @@
+"""Files of Gaussians: quantisation, entropy coding, the compact file and the Zarr group."""

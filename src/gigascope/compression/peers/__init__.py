@@ -1,0 +1,1 @@
+"""The codecs that a user would pick instead."""

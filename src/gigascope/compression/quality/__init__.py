@@ -1,0 +1,1 @@
+"""How good a compressed volume is, beside its peers and by the definitions of VolMicro."""
