@@ -28,7 +28,7 @@ from gigascope.compression.gating.gate_network import (
 SHAPE = (12, 40, 48)
 VOXEL = (1.0, 0.5, 0.5)
 BOX = tuple(slice(0, n) for n in SHAPE)
-SMALL = Settings(steps=300, batch=2048, width=48)
+SMALL = Settings(steps=300, batch=1024, width=64, depth=4, lr=1e-2)
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_weights_make_the_batches_uniform(labels: NDArray[np.uint8]) -> None:
     label = torch.cat([b[1] for b in batches]).float()
     weight = torch.cat([b[2] for b in batches])
     place = torch.cat([b[0] for b in batches])
-    # half the points come from the shell of a twelfth: occupied ones are several times as frequent
-    assert label.mean() > 2 * labels.mean()
+    # half the points come from the objects and their shell: occupied ones are more frequent
+    assert label.mean() > 1.3 * labels.mean()
     error = 4 / math.sqrt(len(label))
     assert float(weight.mean()) == pytest.approx(1, abs=error)
     assert float((weight * label).mean()) == pytest.approx(labels.mean(), abs=error)
@@ -100,7 +100,7 @@ def test_regions_and_quotas_do_not_change_the_expectation(labels: NDArray[np.uin
         regions.append(sample_region(labels[wide], wide, box, 900, np.random.default_rng(x.start)))
     whole, parts = points_of(labels), Points(regions, torch.device("cpu"))
     assert (parts.n_near, parts.n_all) == (whole.n_near, whole.n_all)
-    places, label, weight = parts.all()
+    _, label, weight = parts.all()
     assert float(weight.sum()) == pytest.approx(parts.n_all, rel=0.1)
     assert float((weight * label).sum()) == pytest.approx(labels.sum(), rel=0.15)
     _, label, weight = whole.all()
