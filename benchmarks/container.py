@@ -6,7 +6,8 @@ Mixtures are random tubes (`gigascope.compression.gmix.bench_mixture`), or fits:
 `quaternions`, `amplitudes` in voxels and units of the volume's range. Every method gets the same Gaussians. Loss is
 that of the PSNR in the foreground (above 10 % of the range) against a volume of these Gaussians with noise 37.6 dB
 below the range, as in the bench volume. Bytes are those of the whole file. Peers: float16 (22 bytes, positions within
-a brick), the same integers bit-packed, and these after zstd 19. `theta` is in units of the noise variance. """
+a brick), the same integers bit-packed, and these after zstd 19. `theta` is in units of the noise variance.
+"""
 
 from __future__ import annotations
 

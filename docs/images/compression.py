@@ -1,4 +1,4 @@
-"""The picture of docs/compression.md: ``python docs/images/compression.py results/demo_compression``.
+"""The picture of docs/compression.md, from the result of the demo: ``python docs/images/compression.py RESULTS``.
 
 Maximum projections along z, twice as large as the voxels: original, decoded, AV1 at as many bytes, noise-free truth.
 """
