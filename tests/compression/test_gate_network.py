@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -29,6 +30,15 @@ SHAPE = (12, 40, 48)
 VOXEL = (1.0, 0.5, 0.5)
 BOX = tuple(slice(0, n) for n in SHAPE)
 SMALL = Settings(steps=300, batch=1024, width=64, depth=4, lr=1e-2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These products are small: on a busy machine the threads of one wait longer for each other than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
