@@ -184,7 +184,7 @@ def test_network_learns_the_labels_without_half_a_voxel_of_shift(labels: NDArray
 def test_weights_survive_as_arrays_and_boxes_give_the_whole(labels: NDArray[np.uint8]) -> None:
     network = new_network(SHAPE, VOXEL, SMALL, 9)
     again = load_weights(new_network(SHAPE, VOXEL, SMALL, 0), weights_of(network))
-    limit = float(torch.sigmoid(again(torch.tensor([[5.0, 20.0, 20.0]])))[0])
+    limit = torch.sigmoid(again(torch.tensor([[5.0, 20.0, 20.0]]))).item()
     whole = network.occupied(BOX, limit)
     assert 0 < whole.mean() < 1
     box = (slice(3, 9), slice(0, 17), slice(20, 48))
