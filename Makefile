@@ -47,8 +47,8 @@ setup: ## make .venv with exactly what requirements.lock pins, and the package i
 	say "installing $$(grep -cE '^[a-z]' requirements.lock) packages of requirements.lock; the first time this takes some minutes"
 	python -m pip install -qq --disable-pip-version-check -r requirements.lock
 	python -m pip install -qq --disable-pip-version-check --no-deps --editable .
-	say 'compiling the CPU kernels'
-	python -m gigascope.kernels.warm
+	say 'compiling what runs on the CPU'
+	python -m gigascope.warm
 	echo "$$want" > .venv/installed
 	say "done in $$SECONDS s. To use it in this shell: source .venv/bin/activate"
 

@@ -160,7 +160,7 @@ class Fit(Section):
         alias="lambda",
         description=(
             "target: noise variances of squared error that one bit is worth (0.4 to 16, smaller is better and "
-            "larger); none and no other target: 2"
+            "larger); none and no other target: 4"
         ),
     )
     weight: Literal["psnr", "fg", "ml", "edge"] = Field(
