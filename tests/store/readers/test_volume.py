@@ -255,6 +255,44 @@ def test_files_that_are_not_alike_are_named(tmp_path: Path, rng: np.random.Gener
         open_volume_file(folder)
 
 
+def test_ome_tiff_of_several_files_is_one_volume(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As Micro-Manager writes it: one file for each channel, and in each the description of all."""
+    data = rng.integers(0, 4000, (2, 4, 9, 11)).astype(np.uint16)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    parts = "".join(
+        f'<TiffData FirstC="{c}" FirstT="0" FirstZ="{z}" IFD="{z}" PlaneCount="1">'
+        f'<UUID FileName="c{c}.ome.tif">urn:uuid:0000000{c}-0000-0000-0000-000000000000</UUID></TiffData>'
+        for c in range(2)
+        for z in range(4)
+    )
+    for c in range(2):
+        text = (
+            '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="urn:uuid:0000000{c}-0000-0000-0000-000000000000"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+            'DimensionOrder="XYZCT" Type="uint16" SizeX="11" SizeY="9" SizeZ="4" SizeC="2" SizeT="1" '
+            'PhysicalSizeX="0.5" PhysicalSizeY="0.5" PhysicalSizeZ="2.0"><Channel ID="Channel:0:0" '
+            'SamplesPerPixel="1"/><Channel ID="Channel:0:1" SamplesPerPixel="1"/>'
+            f"{parts}</Pixels></Image></OME>"
+        )
+        with tifffile.TiffWriter(folder / f"c{c}.ome.tif", ome=False) as tiff:
+            for z, plane in enumerate(data[c]):
+                description = text if z == 0 else None
+                tiff.write(plane, description=description, metadata=None, contiguous=False)
+    for name in (folder / "c0.ome.tif", folder, folder / "*.tif"):
+        source = open_volume_file(name)
+        assert source.shape == (1, 2, 4, 9, 11)
+        np.testing.assert_array_equal(read_all(source)[0], data)
+        assert source.voxel_size_um == (2.0, 0.5, 0.5)
+        assert {file.name for file in source.files} == {"c0.ome.tif", "c1.ome.tif"}
+    whole = (folder / "c1.ome.tif").read_bytes()
+    (folder / "c1.ome.tif").write_bytes(whole + bytes(5000))
+    np.testing.assert_array_equal(read_all(open_volume_file(folder))[0], data)
+    (folder / "c1.ome.tif").unlink()
+    with pytest.raises(UserError, match="describes 8 planes, 4 of them are not there"):
+        open_volume_file(folder / "c0.ome.tif")
+
+
 def test_colour_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, rng.integers(0, 255, (16, 16, 3)).astype(np.uint8), photometric="rgb")

@@ -52,20 +52,35 @@ def refuse_missing_pixels(tiff: Any, path: Path) -> None:
     ------
     UserError : the file ends before its last page does
     """
-    end = 0
+    ends: dict[Path, tuple[int, int]] = {}
     for series in tiff.series:
+        if tiff.is_ome and any(page is None for page in series.pages):
+            absent = sum(page is None for page in series.pages)
+            raise UserError(
+                f"describes {len(series.pages)} planes, {absent} of them are not there.",
+                where=tiff.filehandle.path,
+                do="Put all files of the set beside each other, with the names they were written with.",
+            )
+        pages = [page for page in series.pages if page is not None]
         if series.dataoffset is not None:
-            end = max(end, series.dataoffset + series.nbytes)
-        for page in series.pages:
-            if page is not None and page.dataoffsets:
-                end = max(end, *(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)))
-    size = tiff.filehandle.size
-    if end > size:
-        raise UserError(
-            f"is truncated: its pages reach to byte {end}, found {size} bytes.",
-            where=path,
-            do="Copy or download it again; was it still being written?",
-        )
+            _reach(ends, pages[0].parent, series.dataoffset + series.nbytes)
+        for page in pages:
+            if page.dataoffsets:
+                last = max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
+                _reach(ends, page.parent, last)
+    for file, (end, size) in ends.items():
+        if end > size:
+            raise UserError(
+                f"is truncated: its pages reach to byte {end}, found {size} bytes.",
+                where=path if file.name == path.name else file,
+                do="Copy or download it again; was it still being written?",
+            )
+
+
+def _reach(ends: dict[Path, tuple[int, int]], tiff: Any, end: int) -> None:
+    """Note that pages of a file, which need not be the one that was opened, reach to a byte."""
+    file = Path(tiff.filehandle.path)
+    ends[file] = (max(end, ends.get(file, (0, 0))[0]), tiff.filehandle.size)
 
 
 def _next_directory(file: BinaryIO, at: int, order: Any, big: bool) -> int | None:

@@ -78,6 +78,10 @@ def open_tiff_stack(files: list[Path], where: Path, axes: str | None = None) -> 
         raise UserError("holds no TIFF files.", where=where, do=f"Check {KEY} (a folder or a glob).")
     if len(files) == 1:
         return open_tiff_volume(files[0], axes)
+    with open_file(files[0], KEY) as tiff:
+        together = {file.name for file in _files(tiff, files[0])}
+    if together >= {file.name for file in files}:  # an OME-TIFF of several files, of which each describes all
+        return open_tiff_volume(files[0], axes)
     found = []
     for file in files:
         with open_file(file, KEY) as tiff:
