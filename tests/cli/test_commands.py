@@ -45,10 +45,19 @@ def test_help_does_not_import_torch() -> None:
     assert reply.stderr.split() == ["False", "False", "False"]
 
 
-def test_stages_lists_the_chain_in_order(capsys: pytest.CaptureFixture[str]) -> None:
-    text = run(capsys, "stages", "tomography")
+CHAINS = {
+    "tomography": ["ingest", "prealign", "reconstruct", "halves", "evaluate", "report"],
+    "compression": ["ingest", "gate", "fit", "decode", "evaluate", "report"],
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_stages_lists_the_chain_in_order(capsys: pytest.CaptureFixture[str], chain: str) -> None:
+    text = run(capsys, "stages", chain)
     names = [line.split()[0] for line in text.splitlines() if not line.startswith(" ")]
-    assert names == [f"tomography.{s}" for s in ("ingest", "prealign", "reconstruct", "halves", "evaluate", "report")]
+    assert names == [f"{chain}.{stage}" for stage in CHAINS[chain]]
+    everything = [line.split()[0] for line in run(capsys, "stages").splitlines() if not line.startswith(" ")]
+    assert everything == [f"{name}.{stage}" for name in CHAINS for stage in CHAINS[name]]
 
 
 def test_init_looks_at_the_series_and_writes_a_yaml_that_loads(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..workflow.checkout import BIN, TINY, Checkout, Job, chain, configs
+from ..workflow.checkout import BIN, TINY, TINY_VOLUME, Checkout, Job, chain, configs
 from .cluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -18,8 +18,9 @@ ONE = "config/datasets/one.yaml"
 
 @pytest.fixture(scope="session")
 def run_on_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
-    """Two tiny datasets run by the literal command, and what it printed."""
-    datasets = {"one": TINY.format(name="one", halves="true"), "two": TINY.format(name="two", halves="false")}
+    """A tiny dataset of each chain run by the literal command, one in parts, and what it printed."""
+    volume = TINY_VOLUME.format(name="volume", parts=2, decode="true")
+    datasets = {"one": TINY.format(name="one", halves="true"), "volume": volume}
     checkout = Checkout.make(tmp_path_factory.mktemp("slurm") / "my repository", datasets)
     code, output = checkout.run("snakemake", "--profile", "slurm", **on(cluster, checkout))
     assert code == 0, output
@@ -38,13 +39,16 @@ def on(cluster: Cluster, checkout: Checkout) -> dict[str, str]:
     return {**cluster.environment, "PATH": f"{cluster.folder / 'bin'}:{checkout.environment['PATH']}"}
 
 
-def test_literal_command_runs_the_chain_to_its_end(run_on_cluster: tuple[Checkout, str], cluster: Cluster) -> None:
+def test_literal_command_runs_the_chains_to_their_end(run_on_cluster: tuple[Checkout, str], cluster: Cluster) -> None:
     checkout, output = run_on_cluster
     n_jobs = output.count("has been submitted with SLURM jobid")
-    # Five stages of one dataset, four of the other; the report and the configs are made on the submitting host.
-    assert n_jobs == 9, output
-    for dataset in ("one", "two"):
+    # Five stages of the tilt series; of the volume ingest, gate, decode and evaluate, and the fit: open, two parts in
+    # each of two rounds, gather. Reports and configs are made on the submitting host.
+    assert n_jobs == 5 + 4 + 6, output
+    for dataset in ("one", "volume"):
         assert checkout.result(f"{dataset}/report.html").stat().st_size > 1000
+    assert checkout.attributes("volume/gaussians")["provenance"]["scatter"]["parts"] == 2
+    assert not [path for path in checkout.result("scratch").rglob("*") if path.is_file()]
     assert cluster.ask("squeue", "-h", "-t", "PD,R") == ""
     benchmark = checkout.result("one/benchmarks/tomography.reconstruct.tsv").read_text().splitlines()
     assert len(benchmark) == 2

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from gigascope.errors import UserError
-from gigascope.workflow import Workflow, bring_own_commands, gpus_asked
+from gigascope.workflow import GATHER_THREADS, MAX_THREADS, Workflow, bring_own_commands, gpus_asked
 
-from .checkout import TINY
+from .checkout import TINY, TINY_VOLUME
 
 
 @pytest.fixture
@@ -92,3 +92,33 @@ def test_summary_names_error_warnings_and_report(flow: Workflow) -> None:
     metrics = {"alignment_error_px": {"value": 0.12345, "unit": "px", "label": "Error"}, "warnings": ["look here"]}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     assert flow.summary() == ["one:", "  Error: 0.123 px", "  warning: look here", f"  report: {page}"]
+
+
+def test_summary_of_a_volume_names_ratio_and_quality_and_leaves_out_what_does_not_exist(tmp_path: Path) -> None:
+    path = tmp_path / "volume.yaml"
+    path.write_text(TINY_VOLUME.format(name="volume", parts=1, decode="true"))
+    flow = Workflow.load({"datasets": str(path), "results": str(tmp_path)})
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    (folder / "report.html").write_text("")
+    metrics = {
+        "ratio": {"value": 274.83, "unit": "", "label": "Ratio"},
+        "bytes": {"value": 11449.0, "unit": "byte", "label": "Size"},
+        "psnr_fg": {"value": None, "unit": "dB", "label": "PSNR"},
+        "warnings": [],
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    report = f"  report: {folder / 'report.html'}"
+    assert flow.summary() == ["volume:", "  Ratio: 275", "  Size: 11,449 byte", report]
+
+
+def test_stage_that_computes_on_many_cores_asks_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "volume.yaml"
+    path.write_text(TINY_VOLUME.format(name="volume", parts=2, decode="true"))
+    flow = Workflow.load({"datasets": str(path), "results": str(tmp_path)})
+    wildcards = SimpleNamespace(dataset="volume")
+    assert flow.threads("compression.evaluate") == MAX_THREADS
+    assert flow.threads("compression.ingest") == flow.threads("compression.report") == 1
+    gather = flow.threads("compression.fit")
+    assert callable(gather)
+    assert gather(wildcards) == GATHER_THREADS
