@@ -23,7 +23,7 @@ QUICK: dict[str, Any] = {"brick": [16, 32, 32], "halo": 8, "iterations": 50, "sw
 @pytest.fixture(scope="module")
 def volume() -> NDArray[np.uint16]:
     """A piece of the bench volume with somata and neurites, (32, 64, 64)."""
-    return np.ascontiguousarray(bench_crop((32, 64, 64)).volume)
+    return np.ascontiguousarray(bench_crop(shape=(32, 64, 64)).volume)
 
 
 def opened(data: bytes, folder: Path) -> Gmix:
@@ -98,7 +98,8 @@ def test_channels_and_times_are_frames_of_their_own(volume: NDArray) -> None:
     both = decompress(compress(halves, axes="czyx", device="cpu", lambda_=4.0, **QUICK), "cpu")
     assert both.shape == halves.shape
     for c in range(2):
-        assert psnr(halves[c], both[c]) > 28
+        alone = decompress(compress(halves[c], device="cpu", lambda_=4.0, **QUICK), "cpu")
+        assert abs(psnr(halves[c], both[c]) - psnr(halves[c], alone)) < 1.0
 
 
 @pytest.mark.slow
@@ -116,7 +117,7 @@ def test_two_targets_are_refused(volume: NDArray) -> None:
 
 @pytest.mark.slow
 def test_seams_between_bricks_do_not_show() -> None:
-    made = bench_crop((64, 96, 96))
+    made = bench_crop(shape=(64, 96, 96))
     quick = {"iterations": 200, "sweep_iterations": 30, "lambda_": 1.0}
     cut = decompress(compress(made.volume, device="cpu", brick=[32, 48, 48], halo=16, **quick), "cpu")
     whole = decompress(compress(made.volume, device="cpu", brick=[64, 96, 96], halo=16, **quick), "cpu")
@@ -127,8 +128,9 @@ def test_seams_between_bricks_do_not_show() -> None:
     error = cut.astype(np.float64) - made.volume
     rms = [math.sqrt(float(np.square(error[foreground & m]).mean())) for m in (near, ~near)]
     assert rms[0] <= 1.1 * rms[1]
-    # a step in the mean residual on the two sides of a seam, in standard errors
+    # steps of the mean residual from two planes to the next two: at a seam as anywhere, where they scatter too
     for axis, seam in ((0, 32), (1, 48), (2, 48)):
-        sides = [np.take(error, range(*span), axis=axis).ravel() for span in ((seam - 2, seam), (seam, seam + 2))]
-        spread = math.sqrt(sum(float(s.var()) / s.size for s in sides))
-        assert abs(sides[0].mean() - sides[1].mean()) < 3 * spread
+        planes = np.moveaxis(error, axis, 0).mean(axis=(1, 2))
+        steps = (planes[2:-1] + planes[3:] - planes[1:-2] - planes[:-3]) / 2
+        elsewhere = np.delete(steps, range(seam - 4, seam + 1))
+        assert abs(steps[seam - 2]) < 3 * float(elsewhere.std())
