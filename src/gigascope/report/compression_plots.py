@@ -69,7 +69,8 @@ def rate_distortion(result: CompressionResult) -> Html:
         class_="lead",
     )
     notes = [paragraph(note, class_="note") for note in result.metrics.get("notes") or []]
-    return join([lead, grid(*blocks), equal_bytes(result), *notes])
+    said = details(f"{len(notes)} notes on what was compared", *notes) if len(notes) > 2 else join(notes)
+    return join([lead, grid(*blocks), equal_bytes(result), said])
 
 
 def _curve_plot(result: CompressionResult, name: str, title: str, unit: str, ceiling: str | None) -> Html:
