@@ -53,7 +53,7 @@ setup: ## make .venv with exactly what requirements.lock pins, and the package i
 	say "done in $$SECONDS s. To use it in this shell: source .venv/bin/activate"
 
 demo: setup ## set up, run the demo datasets, and say where the reports are
-	@echo 'demo: snakemake --profile local on a small simulated dataset with known truth'
+	@echo 'demo: snakemake --profile local on small simulated datasets with known truth'
 	snakemake --profile local --no-hooks --quiet host rules --config 'datasets=$(DEMOS)'
 	python -c 'from gigascope.workflow import Workflow; print(*Workflow.load({"datasets": "$(DEMOS)"}).summary(), sep="\n")'
 
