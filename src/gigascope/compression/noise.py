@@ -55,6 +55,11 @@ class NoiseModel:
     offset: float
     read: float
 
+    def rounded(self) -> NoiseModel:
+        """As many digits as a fit can know: four, and of the offset a hundredth of the noise."""
+        decimals = 2 - math.floor(math.log10(self.read))
+        return NoiseModel(float(f"{self.gain:.4g}"), round(self.offset, decimals), float(f"{self.read:.4g}"))
+
     def variance(self, v: Any) -> Any:
         """Of values in the unit of the file: a number, a numpy array or a tensor; the same comes out."""
         excess = self.gain * (v - self.offset)
@@ -190,7 +195,7 @@ def fit_line(mean: F64, variance: F64, freedom: F64, floor: float) -> NoiseModel
     if not centre.size:
         offset = float(mean.min()) if mean.size else 0.0
         level = float(np.median(variance)) if variance.size else 0.0
-        return NoiseModel(0.0, offset, math.sqrt(max(level, smallest)))
+        return NoiseModel(0.0, offset, math.sqrt(max(level, smallest))).rounded()
     height = np.maximum(height, smallest)
     gain, base = _line(centre - centre[0], height, count)
     base = max(base, smallest)
@@ -199,7 +204,7 @@ def fit_line(mean: F64, variance: F64, freedom: F64, floor: float) -> NoiseModel
     below = 3 * math.sqrt(base)
     if gain > 0:
         below = min(below, (base - max(base / 4, smallest)) / gain)
-    return NoiseModel(gain, float(centre[0]) - below, math.sqrt(base - gain * below))
+    return NoiseModel(gain, float(centre[0]) - below, math.sqrt(base - gain * below)).rounded()
 
 
 def _lower_edge(mean: F64, variance: F64, freedom: F64) -> tuple[F64, F64, F64]:

@@ -204,7 +204,7 @@ class VolumeFit:
             (grid - low) / scale,
             (32, 32, 32),
             max(float(noise.variance(signal)), floor) / scale**2,
-            max(MIN_EPS, EPS_SD * background_sd / scale),
+            float(f"{max(MIN_EPS, EPS_SD * background_sd / scale):.4g}"),
             (depth, height, width),
         )
 
@@ -241,7 +241,8 @@ class VolumeFit:
         """
         if not self.options.adaptive:
             return self.options.quantiser
-        theta = lam * signal_variance / (2 * math.log(2))
+        # few digits, because it stands in the file
+        theta = float(f"{lam * signal_variance / (2 * math.log(2)):.4g}")
         return dataclasses.replace(self.options.quantiser, adaptive=True, theta=theta)
 
     # the file

@@ -1,7 +1,8 @@
-"""The compact form: one file of bytes, a zip archive that holds a Zarr group with one array of bytes, or two.
+"""The compact form: one file of bytes, a zip archive that holds a Zarr array of bytes.
 
-Array `p` begins with a head: three numbers, one stream with probabilities, index and background, and the checksums of
-pages. The payloads of the bricks follow. Array `r` holds the residual layer.
+The array begins with a head: three numbers, one stream with probabilities, index and background, and the checksums of
+pages. The payloads of the bricks follow, then the residual layer. One array, because entries and metadata of an archive
+cost more than the Gaussians of a small volume.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from gigascope.errors import UserError
 if TYPE_CHECKING:
     from gigascope.compression.gmix.encoding import Encoded
 
-# Bytes of a chunk of the arrays, each one entry of the archive.
+# Bytes of a chunk of the array, each one entry of the archive.
 CHUNK = 1 << 24
 HEAD = struct.Struct("<III")
 I64 = NDArray[np.int64]
@@ -79,8 +80,7 @@ class CompactFile:
 
     def bytes_by_component(self) -> dict[str, int]:
         """Every byte of the file."""
-        residual = sum(e.packed for e in self.archive.entries.values() if e.name.startswith("r/c/"))
-        found = dict(self._parts, payload=self._payload.size, residual=residual)
+        found = dict(self._parts, payload=self._payload.size, residual=self._residual.size)
         return {"header": self.archive.size - sum(found.values()), **found}
 
     def close(self) -> None:
@@ -89,18 +89,15 @@ class CompactFile:
 
     def _open(self) -> None:
         try:
-            attributes = json.loads(self.archive.read("zarr.json"))["attributes"]["gmix"]
-            self.header = Header.from_json(attributes)
-        except (ValueError, KeyError, TypeError) as error:
+            metadata = json.loads(self.archive.read("zarr.json"))
+            self.header = Header.from_json(metadata["attributes"]["gmix"])
+            self._chunk = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise UserError(f"is no Gaussian file that can be read ({error}).", where=self.path) from error
-        arrays = [name for name in ("p", "r") if f"{name}/zarr.json" in self.archive.entries]
-        self._chunk = {name: self._chunk_size(name) for name in arrays}
-        if "p" not in self._chunk or ("r" in self._chunk) != (self.header.residual is not None):
-            raise self.damaged("an array is missing")
-        size, checksum, n_stream = HEAD.unpack(self._bytes("p", 0, HEAD.size))
+        size, checksum, n_stream = HEAD.unpack(self._bytes(0, HEAD.size))
         if size < HEAD.size + n_stream:
             raise self.damaged("its head was altered")
-        head = self._bytes("p", 0, size)
+        head = self._bytes(0, size)
         if zlib.crc32(head[8:]) != checksum:
             raise self.damaged("its head was altered: its checksum differs")
         try:
@@ -131,29 +128,24 @@ class CompactFile:
         n_pages = [-(-size // PAGE) for size in sizes]
         if len(sums) != sum(n_pages):
             raise entropy.Damaged("the number of checksums differs")
-        self._payload = Pages(sizes[0], functools.partial(self._page, "p", len(head), sums[: n_pages[0]]))
-        self._residual = Pages(sizes[1], functools.partial(self._page, "r", 0, sums[n_pages[0] :]))
+        self._payload = Pages(sizes[0], functools.partial(self._page, len(head), sums[: n_pages[0]]))
+        self._residual = Pages(sizes[1], functools.partial(self._page, len(head) + sizes[0], sums[n_pages[0] :]))
         tables, index, background = np.diff(places).tolist()
         self._parts = {"tables": tables, "index": index + 4 * len(sums), "background": background}
 
-    def _chunk_size(self, name: str) -> int:
-        metadata = json.loads(self.archive.read(f"{name}/zarr.json"))
-        return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
-
-    def _bytes(self, name: str, start: int, stop: int) -> bytes:
-        size = self._chunk[name]
+    def _bytes(self, start: int, stop: int) -> bytes:
         parts = []
         while start < stop:
-            chunk, place = divmod(start, size)
-            end = min(size, place + stop - start)
-            parts.append(self.archive.part(f"{name}/c/{chunk}", place, end))
+            chunk, place = divmod(start, self._chunk)
+            end = min(self._chunk, place + stop - start)
+            parts.append(self.archive.part(f"c/{chunk}", place, end))
             start += end - place
         return b"".join(parts)
 
-    def _page(self, name: str, first: int, sums: NDArray, start: int, stop: int) -> bytes:
-        data = self._bytes(name, first + start, first + stop)
+    def _page(self, first: int, sums: NDArray, start: int, stop: int) -> bytes:
+        data = self._bytes(first + start, first + stop)
         if zlib.crc32(data) != sums[start // PAGE]:
-            raise self.damaged(f"bytes {start} to {stop} of {name} were altered: their checksum differs")
+            raise self.damaged(f"bytes {first + start} to {first + stop} were altered: their checksum differs")
         return data
 
 
@@ -172,21 +164,18 @@ def write(path: Path, encoded: Encoded) -> None:
     try:
         with open(partial, "wb") as file:
             archive = Writer(file)
-            root = {"zarr_format": 3, "node_type": "group", "attributes": {"gmix": header.to_json()}}
-            archive.add("zarr.json", _json(root), deflate=True)
-            _write_array(archive, "p", len(head) + payload.size, itertools.chain([head], payload.pieces()))
-            if header.residual is not None:
-                _write_array(archive, "r", residual.size, residual.pieces())
+            pieces = itertools.chain([head], payload.pieces(), residual.pieces())
+            _write_array(archive, header, len(head) + payload.size + residual.size, pieces)
             archive.close()
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _write_array(archive: Writer, name: str, size: int, pieces: Iterator[bytes]) -> None:
+def _write_array(archive: Writer, header: Header, size: int, pieces: Iterator[bytes]) -> None:
     n_chunks = max(1, -(-size // CHUNK))
     # equal chunks, because the last one is padded to a whole one
-    chunk = max(1, -(-size // n_chunks))
+    chunk = -(-size // n_chunks)
     metadata = {
         "zarr_format": 3,
         "node_type": "array",
@@ -196,17 +185,14 @@ def _write_array(archive: Writer, name: str, size: int, pieces: Iterator[bytes])
         "chunk_key_encoding": {"name": "default"},
         "fill_value": 0,
         "codecs": [{"name": "bytes"}],
+        "attributes": {"gmix": header.to_json()},
     }
-    archive.add(f"{name}/zarr.json", _json(metadata), deflate=True)
+    archive.add("zarr.json", json.dumps(metadata, separators=(",", ":")).encode(), deflate=True)
     held, number = b"", 0
     for piece in pieces:
         held += piece
         while len(held) >= chunk:
-            archive.add(f"{name}/c/{number}", held[:chunk])
+            archive.add(f"c/{number}", held[:chunk])
             held, number = held[chunk:], number + 1
     if held:
-        archive.add(f"{name}/c/{number}", held.ljust(chunk, b"\0"))
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+        archive.add(f"c/{number}", held.ljust(chunk, b"\0"))
