@@ -16,7 +16,7 @@ from gigascope.compression.fitting.rate import Sample
 def searched(curve: object, **target: float) -> list[Sample]:
     samples: list[Sample] = []
     while len(samples) < 6 and not rate.near_enough(samples, **target):
-        lam = rate.next_rate(samples, **target)
+        lam = rate.next_rate(samples, 0.25, **target)
         samples.append(curve(lam))  # type: ignore[operator]
     return samples
 
@@ -33,6 +33,11 @@ def test_search_meets_a_psnr() -> None:
     found = searched(lambda lam: Sample(lam, 1e4, 42 - 4 * math.log(lam, 4) - 0.3 * math.log(lam) ** 2), psnr=38.0)
     assert len(found) <= 5
     assert found[-1].psnr == pytest.approx(38.0, abs=0.1)
+
+
+def test_search_stops_where_noise_would_be_fitted() -> None:
+    found = searched(lambda lam: Sample(lam, 1e4, 42 - 4 * math.log(lam, 4)), psnr=60.0)
+    assert min(sample.rate for sample in found) == 0.25
 
 
 def test_thinning_keeps_the_number_asked_for(rng: np.random.Generator) -> None:

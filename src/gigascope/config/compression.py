@@ -159,8 +159,8 @@ class Fit(Section):
         None,
         alias="lambda",
         description=(
-            "target: noise variances of squared error that one bit is worth (0.4 to 16, smaller is better and "
-            "larger); none and no other target: 4"
+            "target: squared error that one bit is worth, in variances of the noise, or of 2/256 of the range where the "
+            "noise is less (0.4 to 16, smaller is better and larger); none and no other target: 4"
         ),
     )
     weight: Literal["psnr", "fg", "ml", "edge"] = Field(

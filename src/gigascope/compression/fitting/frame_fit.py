@@ -88,7 +88,8 @@ class FrameModel:
     offset, scale : of the values
     noise : in the units of the values
     background : grid of v, one value per `cell` voxels
-    signal_variance : mean noise variance in the gate, units of v squared: the unit of the distortion
+    noise_variance : at the mean value of the gate, units of v squared
+    signal_variance : the same, but at least what an eye can tell: the unit of the distortion
     eps : contribution at which a Gaussian ends, units of v
     anisotropy : voxel size (z, y, x) over that of x
     """
@@ -99,6 +100,7 @@ class FrameModel:
     noise: NoiseModel
     background: Tensor
     cell: Index
+    noise_variance: float
     signal_variance: float
     eps: float
     anisotropy: tuple[float, float, float]

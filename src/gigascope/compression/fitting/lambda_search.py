@@ -45,13 +45,14 @@ def search(
         else {"psnr": (target.psnr or 0) + ROUNDING_LOSS}
     )
     samples: list[Sample] = []
+    least = fit.least_rate(means)
     while chosen and len(samples) < MOST_SAMPLES and not rate.near_enough(samples, **aim):
-        lam = rate.next_rate(samples, **aim)
+        lam = rate.next_rate(samples, least, **aim)
         if samples and lam == samples[-1].rate:
             # at the end of the range: the target is out of reach, and is said to be so when the file is there
             break
         samples.append(sample(fit, means, signal, chosen, lam, lambda n, s: run(f"sample-{len(samples)}-{n}", s)))
-    return rate.next_rate(samples, **aim), samples
+    return rate.next_rate(samples, least, **aim), samples
 
 
 def sample(

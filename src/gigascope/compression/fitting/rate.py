@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 # Exponents tried: bytes fall about as lambda to this power (bench crop, lambda 1.5 to 20).
 SLOPE = -0.45
 FIRST = 4.0
-# Below the smallest, Gaussians are fitted to the noise: the best fit to white noise alone saves 20 to 30 variances, and
-# one Gaussian costs some 60 bits.
-SMALLEST, LARGEST = 0.25, 1e5
+LARGEST = 1e5
 # More Gaussians than the target needs are fitted, and the least of them thinned out at the end.
 SURPLUS = 1.08
 # Fewer bytes than the target by more than this factor: more Gaussians are let in when the seams are mended.
 MISSING = 1.12
 # Of a compact file, beside the payload: header and tables; and of each brick in the index (benchmarks/container.py).
-FILE_BYTES = 900
+FILE_BYTES = 760
 BRICK_BYTES = 2.5
 # Bins of the histogram of what each Gaussian saves: eighths of an octave, in units of the price.
 BINS_PER_OCTAVE = 8
@@ -50,11 +48,14 @@ def sampled_bricks(signal: Sequence[int], share: float = 0.05, least: int = 3) -
     return [filled[int((i + 0.5) * len(filled) / n)] for i in range(n)]
 
 
-def next_rate(samples: Sequence[Sample], *, bytes: float | None = None, psnr: float | None = None) -> float:
+def next_rate(
+    samples: Sequence[Sample], least: float, *, bytes: float | None = None, psnr: float | None = None
+) -> float:
     """Lambda to try next, or to use: by the line through the two samples nearest to the target.
 
     Parameters
     ----------
+    least : smallest one to try
     bytes, psnr : the target, one of the two
     """
     if not samples:
@@ -70,7 +71,7 @@ def next_rate(samples: Sequence[Sample], *, bytes: float | None = None, psnr: fl
         measured = (y[near[1]] - y[near[0]]) / (x[near[1]] - x[near[0]])
         # noise in two close samples must not turn the line around
         slope = min(max(measured, 3 * slope), slope / 3)
-    return min(max(math.exp(x[near[0]] + (goal - y[near[0]]) / slope), SMALLEST), LARGEST)
+    return min(max(math.exp(x[near[0]] + (goal - y[near[0]]) / slope), least), LARGEST)
 
 
 def near_enough(samples: Sequence[Sample], *, bytes: float | None = None, psnr: float | None = None) -> bool:

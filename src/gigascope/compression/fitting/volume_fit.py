@@ -39,11 +39,16 @@ COLUMNS = ("means", "log_scales", "quaternions", "amplitudes")
 SYMBOLS = ("cell", "place", "scales", "rotation", "amplitude")
 # Below this standard deviation (grey values) integers carry no more information: rounding alone makes 0.29.
 ROUNDING_VARIANCE = 1 / 12
+# Standard deviation of an error that nobody sees, of the range: two grey values of a screen. Smaller noise, of volumes
+# that were deconvolved or denoised, is no measure of what a bit is worth.
+VISIBLE = 2 / 256
 # Contribution at which Gaussians end, in noise standard deviations of the background, and at least (of the range).
 EPS_SD = 0.25
 MIN_EPS = 1e-4
 # A mixture comes this near to the PSNR of the noise at most, decibels, before it codes the noise itself.
 CEILING_MARGIN = 0.3
+# The best fit to white noise alone saves 20 to 30 variances, and one Gaussian costs some 60 bits.
+LEAST_RATE = 0.25
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class VolumeFit:
         if psnr is None or not any(signal):
             return None
         models = [self.model(f, mean) for f, mean in enumerate(means)]
-        if psnr < -10 * math.log10(max(m.signal_variance for m in models)) - CEILING_MARGIN:
+        if psnr < -10 * math.log10(max(m.noise_variance for m in models)) - CEILING_MARGIN:
             return None
         frame, index = self.place(int(np.argmax(signal)))
         box = self.grid.span(index)
@@ -193,6 +198,7 @@ class VolumeFit:
         signal = low + 0.1 * scale if mean_signal is None else mean_signal
         floor = ROUNDING_VARIANCE if self.volume.dtype.kind in "iu" else 1e-12 * scale**2
         background_sd = math.sqrt(max(float(noise.variance(float(grid.median()))), floor))
+        variance = max(float(noise.variance(signal)), floor) / scale**2
         z, y, x = self.grid.shape
         spacing = self.volume.spacing
         depth, height, width = (spacing.get(axis, 1.0) / spacing.get("x", 1.0) for axis in "zyx")
@@ -203,10 +209,16 @@ class VolumeFit:
             noise,
             (grid - low) / scale,
             (32, 32, 32),
-            max(float(noise.variance(signal)), floor) / scale**2,
+            variance,
+            max(variance, VISIBLE**2),
             float(f"{max(MIN_EPS, EPS_SD * background_sd / scale):.4g}"),
             (depth, height, width),
         )
+
+    def least_rate(self, means: Sequence[float | None]) -> float:
+        """Lambda below which Gaussians would be fitted to the noise of a frame."""
+        models = [self.model(f, mean) for f, mean in enumerate(means)]
+        return LEAST_RATE * min(m.noise_variance / m.signal_variance for m in models)
 
     def fits(self, means: Sequence[float | None], lam: float) -> list[FrameFit]:
         """The fits of all frames at a lambda, given the mean value of each in its gate.
