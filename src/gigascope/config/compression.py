@@ -136,14 +136,30 @@ class Gate(Section):
 class Quantise(Section):
     """Bits of the stored parameters."""
 
-    position_bits: int = Field(4, ge=1, le=8, description="binary digits of a position behind the voxel")
-    scale_bits: int = Field(8, ge=4, le=8, description="bits of each log-scale")
-    rotation_bits: int = Field(8, ge=4, le=10, description="bits of each of three quaternion components")
-    amplitude_bits: int = Field(10, ge=6, le=12, description="bits of an amplitude")
     adaptive: bool = Field(
-        True, description="coarser steps where the error matters less: faint, large or nearly round Gaussians"
+        True,
+        description=(
+            "steps follow from what an error costs: coarser for Gaussians that are faint, large or nearly round; "
+            "false: the bits below"
+        ),
     )
+    position_bits: int = Field(
+        4, ge=1, le=8, description="adaptive: false; binary digits of a position behind the voxel"
+    )
+    scale_bits: int = Field(8, ge=4, le=8, description="adaptive: false; bits of each log-scale")
+    rotation_bits: int = Field(
+        8, ge=4, le=10, description="adaptive: false; bits of each of three quaternion components"
+    )
+    amplitude_bits: int = Field(10, ge=6, le=12, description="adaptive: false; bits of an amplitude")
     iterations: NonNegativeInt = Field(40, description="iterations with quantised parameters at the end of the fit")
+
+    @model_validator(mode="after")
+    def _bits(self) -> Quantise:
+        fields = type(self).model_fields
+        given = [n for n in fields if n.endswith("_bits") and getattr(self, n) != fields[n].default]
+        if self.adaptive and given:
+            raise ValueError(f"{given[0]} has no effect on adaptive steps: set adaptive: false, or leave it out.")
+        return self
 
 
 class Fit(Section):
@@ -159,8 +175,8 @@ class Fit(Section):
         None,
         alias="lambda",
         description=(
-            "target: squared error that one bit is worth, in variances of the noise, or of 2/256 of the range where the "
-            "noise is less (0.4 to 16, smaller is better and larger); none and no other target: 4"
+            "target: squared error that one bit is worth, in variances of the noise, or of 2/256 of the range where "
+            "the noise is less (0.4 to 16, smaller is better and larger); none and no other target: 4"
         ),
     )
     weight: Literal["psnr", "fg", "ml", "edge"] = Field(
