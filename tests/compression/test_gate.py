@@ -189,7 +189,8 @@ def run_gate(folder: Path, volume: NDArray, gate: str, name: str = "gate", size:
     if not (folder / "volume.zarr").exists():
         run_stage("compression.ingest", folder / "data.yaml", {}, {"volume": folder / "volume.zarr"})
     inputs = {"volume": folder / "volume.zarr"}
-    run_stage("compression.gate", folder / "data.yaml", inputs, {"gate": folder / f"{name}.zarr"})
+    # one worker, in this process: others would not know of a shard that a test replaced
+    run_stage("compression.gate", folder / "data.yaml", inputs, {"gate": folder / f"{name}.zarr"}, workers=1)
     return open_store(folder / f"{name}.zarr")
 
 
@@ -214,21 +215,6 @@ def test_parts_do_not_change_the_gate(
     assert len({store.digest for store in stores}) == 1
     if mode == "threshold":
         np.testing.assert_array_equal(stores[0].array()[:], run_gate(tmp_path, fibres, "", "one").array()[:])
-
-
-KEYS = {
-    "smooth": "smooth: 2.0",
-    "seed_sd": "seed_sd: 40",
-    "grow_sd": "grow_sd: 2",
-    "min_voxels": "min_voxels: 600",
-    "dilate": "dilate: [0, 0, 3]",
-}
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_every_key_of_the_thresholds_has_an_effect(tmp_path: Path, fibres: NDArray, key: str) -> None:
-    plain, other = run_gate(tmp_path, fibres, ""), run_gate(tmp_path, fibres, KEYS[key], "other")
-    assert plain.digest != other.digest
 
 
 def test_blur_is_as_long_in_z_as_in_x(tmp_path: Path, fibres: NDArray) -> None:
