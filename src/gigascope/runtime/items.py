@@ -125,7 +125,8 @@ def work_on(place: Workplace, round_: int, part: int, item: int) -> ItemRecord:
     scatter = place.stage.scatter
     if scatter is None:
         raise RuntimeError(f"{place.plan.stage} is not scattered")
-    scatter.item(context, held.section, item)
+    with context.blaming_inputs():
+        scatter.item(context, held.section, item)
     record = work.record(context.warnings, time.monotonic() - begun)
     shutil.rmtree(folder, ignore_errors=True)
     return record
