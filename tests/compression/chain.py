@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,13 @@ TINY: dict[str, Any] = {
 }
 ORDER = ("ingest", "gate", "fit", "decode", "evaluate")
 FILES = {"gmix": "gaussians.gmix", "metrics": "metrics.json", "bricks": "fit_bricks.tsv", "page": "report.html"}
+
+
+def chance() -> random.Random:
+    """Random moments and orders; the seed is printed, so that a failure can be repeated."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    return random.Random(seed)
 
 
 def write_dataset(folder: Path, tiny: Mapping[str, Any], *changes: Mapping[str, Any]) -> Path:
