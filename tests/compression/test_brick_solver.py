@@ -83,11 +83,13 @@ def test_planted_gaussians_are_recovered_from_a_rough_start(rng: np.random.Gener
 
 
 @pytest.mark.slow
-def test_blind_fit_reaches_45_db_with_half_as_many_again(rng: np.random.Generator) -> None:
+def test_blind_fit_reaches_45_db_with_half_as_many_again() -> None:
+    """One volume: of 16 with other seeds, 46.3 to 55.4 dB with 257 to 297 Gaussians for 200, tails would cross."""
+    rng = np.random.default_rng(0)
     truth = planted(rng)
     region, clean = noisy_region(truth, rng)
-    # noise variances for one Gaussian: the weakest planted one saves about as much
-    found = BrickSolver(region, FitSettings(iterations=600, price=70_000.0, max_sigma=6.0)).run()
+    # noise variances for one Gaussian: less than all but the faintest planted ones save
+    found = BrickSolver(region, FitSettings(iterations=600, price=58_000.0, max_sigma=6.0)).run()
     assert len(found) <= 1.5 * len(truth)
     peak = float(clean.max())
     mse = float((region.render(found) - clean).square().mean())

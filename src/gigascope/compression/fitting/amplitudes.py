@@ -16,6 +16,8 @@ from gigascope.compression.mixture import Mixture
 
 # Fraction of each Gaussian's own energy that is added to the diagonal: two that coincide would share any amplitude.
 DAMPING = 1e-3
+# Squared residual, of the first one, at which float32 has no more to give; further steps would divide 0 by 0.
+CONVERGED = 1e-12
 
 
 def solve_amplitudes(
@@ -46,9 +48,9 @@ def solve_amplitudes(
     step = torch.zeros_like(mixture.amplitudes)
     z = r / diagonal
     p = z.clone()
-    rho = _dot(r, z)
+    rho = first = _dot(r, z)
     for _ in range(iterations):
-        if float(rho) <= 0:
+        if rho <= CONVERGED * first:
             break
         q = apply(p)
         alpha = rho / _dot(p, q)
@@ -61,5 +63,5 @@ def solve_amplitudes(
     return replace(mixture, amplitudes=amplitudes.clamp_min(0) if nonneg else amplitudes)
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a.double() * b.double()).sum().to(a.dtype)
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float((a.double() * b.double()).sum())
