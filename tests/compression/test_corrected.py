@@ -30,7 +30,8 @@ def with_residual(folder: Path, rng: np.random.Generator, bound: int) -> tuple[P
     header, decoder = gmix.header, Decoder(gmix)
     field = decoder.region(0, (slice(0, 40), slice(0, 60), slice(0, 90))).numpy()
     volume = np.clip(np.rint(field + rng.normal(0, 20, SHAPE)), 0, 65535).astype(np.uint16)
-    settings = ResidualSettings("uint16", NoiseModel(1.0, 90.0, 20.0), bound=bound)
+    noise = NoiseModel(1.0, 90.0, 20.0)
+    settings = ResidualSettings("uint16", noise, bound=bound)
     layer = {}
     for index in itertools.product(*map(range, header.grid.counts)):
         z, y, x = (slice(i * n, min((i + 1) * n, m)) for i, n, m in zip(index, header.brick, SHAPE))
@@ -47,7 +48,7 @@ def with_residual(folder: Path, rng: np.random.Generator, bound: int) -> tuple[P
         layer[0, *index] = encode_brick(volume[z, y, x], prediction.numpy(), settings)
     path = folder / f"bound{bound}.gmix"
     bricks = split(decoder.whole(0), header)
-    again = replace(header, residual=settings.to_attributes())
+    again = replace(header, noise=(noise,), residual=settings.to_attributes())
     write_compact(path, again, bricks, gmix.background(0)[None], layer, header.background[0].step)
     same = [torch.equal(a, b) for a, b in zip(Decoder(Gmix(path)).whole(0).tensors, decoder.whole(0).tensors)]
     assert all(same), "the mixture of the second file is not that of the first"

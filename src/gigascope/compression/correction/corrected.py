@@ -31,7 +31,8 @@ class CorrectedBricks:
         assert residual is not None
         self.decoder = decoder
         self.residual = residual
-        self.settings = ResidualSettings.from_attributes(residual.attributes)
+        header = decoder.gmix.header
+        self.settings = [ResidualSettings.from_attributes(residual.attributes, header.dtype, n) for n in header.noise]
         self._bricks: OrderedDict[tuple[int, BrickIndex], NDArray] = OrderedDict()
         self._cached = 0
         self._lock = threading.Lock()
@@ -86,4 +87,4 @@ class CorrectedBricks:
             cell=header.cell,
             device=self.decoder.device,
         )
-        return decode_brick(self.residual.read(frame, index), prediction.cpu().numpy(), self.settings)
+        return decode_brick(self.residual.read(frame, index), prediction.cpu().numpy(), self.settings[frame])

@@ -59,7 +59,7 @@ class ResidualSettings:
     Attributes
     ----------
     dtype : uint8, int8, uint16 or int16
-    noise : of the volume, grey values
+    noise : of the frame, grey values
     bound : largest error of any voxel, grey values; 0: lossless
     step : of the quantiser instead of a bound, grey values
     dead_zone : residuals below this many steps become 0
@@ -110,11 +110,13 @@ class ResidualSettings:
         return WEIGHT_PER_STEP_SQUARED * self.spacing**2 if self.weight is None else self.weight
 
     def to_attributes(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {"format": FORMAT, **dataclasses.asdict(self)}
+        """As JSON holds it, without type and noise of the frame: they have places of their own in a file."""
+        fields = dataclasses.asdict(self)
+        del fields["dtype"], fields["noise"]
+        return {"format": FORMAT} | {name: value for name, value in fields.items() if value is not None}
 
     @staticmethod
-    def from_attributes(attributes: Mapping[str, Any]) -> ResidualSettings:
+    def from_attributes(attributes: Mapping[str, Any], dtype: str, noise: NoiseModel) -> ResidualSettings:
         """Inverse of :meth:`to_attributes`.
 
         Raises
@@ -128,8 +130,8 @@ class ResidualSettings:
                 do="Decode the file with the version that wrote it.",
             )
         try:
-            return ResidualSettings(**{**fields, "noise": NoiseModel(**fields["noise"])})
-        except (KeyError, TypeError) as error:
+            return ResidualSettings(dtype, noise, **fields)
+        except TypeError as error:
             raise UserError(f"the residual layer's attributes are incomplete or altered: {error}") from None
 
 

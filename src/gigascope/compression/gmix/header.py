@@ -47,7 +47,7 @@ class Header:
     eps : per frame, where Gaussians end, units of the scale; see mixture.Mixture.cuts
     quantiser : how parameters became integers
     voxel_size_um : (z, y, x), micrometres; none if not known
-    noise : per frame, grey values; empty if not known
+    noise : per frame, grey values; empty if not known. A residual layer is coded with it
     c_max : where Gaussians end at most, standard deviations
     brick, halo : (z, y, x) of a brick, and the margin its fit saw, voxels
     cell : (z, y, x) of a cell of the background, voxels
@@ -90,6 +90,8 @@ class Header:
         for name, n in counts.items():
             if n != self.n_frames:
                 raise ValueError(f"{name} has {n} entries, the volume has {self.n_frames} frames")
+        if self.residual is not None and not self.noise:
+            raise ValueError("a residual layer needs the noise of every frame")
         if any(n < 2 or n % 2 for n in self.brick):
             raise ValueError(f"bricks of {self.brick} voxels are not even in every direction")
 
