@@ -1,7 +1,7 @@
 """Files of version 1 are kept here as they were once written: whatever reads that version must give the same voxels.
 
-A change of the format that makes these tests fail needs a new number in ``gmix.header.VERSION``, and a reader of the old
-one. ``python -m tests.compression.test_version_1`` writes files and voxels anew, for such a version.
+A change of the format that makes these tests fail needs a new number in ``gmix.header.VERSION``, and a reader of the
+old one. ``python -m tests.compression.test_version_1`` writes files and voxels anew, for such a version.
 """
 
 from __future__ import annotations
