@@ -22,6 +22,7 @@ from gigascope.store.checksum import file_digest, shard_file
 from gigascope.store.commit import json_value
 from gigascope.store.create import new_array, plan_of, writable_array
 from gigascope.store.disk import disk_errors
+from gigascope.store.plain_shard import is_plain, write_shard
 from gigascope.store.plan import Access, Region, ShardPlan, shard_plan
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class SharedArray:
         self._name = name
         self._history = history
         self._own = own
+        self._plain = is_plain(array)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -164,6 +166,9 @@ class SharedArray:
             # At the end of an array Zarr would read the shard first, which a killed or altered attempt may have left.
             for file in touched:
                 (self._history.folder / file).unlink(missing_ok=True)
+            if self._plain:
+                self._write_plain(slices, block)
+                return
             self._array[slices] = block
         for file in touched:
             digest = file_digest(self._history.folder, file)
@@ -175,11 +180,24 @@ class SharedArray:
                 self._history.check(file)
         return np.asarray(self._array[region])
 
+    def _write_plain(self, slices: Sequence[slice], block: NDArray) -> None:
+        """Shard by shard, digested on the way."""
+        own = {} if self._own is None else self._own
+        corner = [s.start for s in slices]
+        for place in self._places(slices):
+            cut = zip(place, self.plan.shards, corner)
+            part = block[tuple(slice(i * size - c, (i + 1) * size - c) for i, size, c in cut)]
+            digest = write_shard(self._root, self._array, place, part.astype(self.dtype, copy=False))
+            own[f"{self._name}/{digest.file}"] = Written(f"{self._name}/{digest.file}", digest.bytes, digest.sha256)
+
+    def _places(self, slices: Sequence[slice]) -> list[tuple[int, ...]]:
+        """Places in the grid of the shards that a region touches."""
+        cut = zip(slices, self.plan.shards)
+        return list(itertools.product(*(range(s.start // size, -(-s.stop // size)) for s, size in cut)))
+
     def _files(self, slices: Sequence[slice]) -> list[str]:
         """Files below the work folder of the shards that a region touches."""
-        cut = zip(slices, self.plan.shards)
-        touched = (range(s.start // size, -(-s.stop // size)) for s, size in cut)
-        return [f"{self._name}/{shard_file(self._array, place)}" for place in itertools.product(*touched)]
+        return [f"{self._name}/{shard_file(self._array, place)}" for place in self._places(slices)]
 
 
 class SharedWork:

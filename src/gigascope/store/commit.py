@@ -36,6 +36,7 @@ from gigascope.store.checksum import (
 from gigascope.store.create import VERSION, ImageWriter, StoreWriter, new_array, open_writer, plan_of
 from gigascope.store.disk import disk_errors, remove, sweep_partial
 from gigascope.store.open import open_store
+from gigascope.store.plain_shard import check_shard, is_plain
 from gigascope.store.plan import Region
 from gigascope.store.statistics import Statistics, sample_step
 
@@ -248,6 +249,15 @@ def _build_pyramid(writer: ImageWriter, base: str, reduce: pyramid.Reduce, diges
 
 
 def _read_through(root: Path, array: Any, digester: Digester, visit: Visit | None = None) -> None:
+    if visit is None and is_plain(array):
+
+        def check(region: Region) -> None:
+            index = shard_index(array, region)
+            digester.add(shard_file(array, index))
+            check_shard(root, array, index)
+
+        pyramid.for_each(check, plan_of(array).regions())
+        return
     pyramid.for_each(functools.partial(_read, root, array, digester, visit), plan_of(array).blocks())
 
 

@@ -105,6 +105,19 @@ class StoreReader:
         """A side array."""
         return self._array(f"arrays/{name}", "side arrays", [f"arrays/{n}" for n in self._members["arrays"]])
 
+    def member(self, name: str) -> zarr.Array:
+        """An array at a place of its own, of a store without an image.
+
+        Raises
+        ------
+        UserError : there is none, or a shard is missing
+        """
+        from gigascope.store.checksum import TABLE
+
+        own = ("arrays", "labels", "tables", TABLE)
+        found = sorted(p.parent.name for p in self.path.glob("*/zarr.json") if p.parent.name not in own)
+        return self._array(name, "members", found)
+
     def label(self, name: str, level: int = 0) -> zarr.Array:
         """A level of a label image; it has as many levels as the image."""
         known = [f"labels/{n}/{k}" for n in self._members["labels"] for k in range(self.n_levels)]
