@@ -1,0 +1,1 @@
+"""A synthetic multi-camera microscope with known truth: specimen, cameras, renderers, sensor."""
