@@ -98,11 +98,11 @@ def scene(name: str, size: Preset, shape: tuple[int, int], *, seed: int, dz_um: 
     relief = min(206.0, 0.8 * limit)
     parts: dict[str, tuple[world.Component, ...]] = {
         "relief": (
-            world.Relief(key(seed, "relief"), 0.5 * relief, longest_px=min(2.0 * size.size, 800.0)),
-            world.Blocks(key(seed, "blocks"), 0.39 * relief, pitch_px=170.0),
+            world.Relief(key(seed, "relief"), 0.5 * relief, shortest_px=80.0, longest_px=min(2.0 * size.size, 800.0)),
+            world.Blocks(key(seed, "blocks"), 0.39 * relief, pitch_px=min(220.0, size.size), probability=0.4),
             world.Tilt(0.11 * relief, shape),
         ),
-        "blocks": (world.Blocks(key(seed, "blocks"), relief, pitch_px=170.0),),
+        "blocks": (world.Blocks(key(seed, "blocks"), relief),),
         "caps": (world.Caps(key(seed, "caps"), min(120.0, limit), 150.0, radius_px=60.0, pixel_um=pixel_um),),
         "pins": (world.Pins(key(seed, "pins"), min(200.0, limit), pitch_px=80.0, radius_px=16.0),),
         "staircase": (world.Staircase(_steps_within(limit), width_px=0.42 * size.size),),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from gigascope.topography.geometry.poses import Poses, to_view
 from gigascope.topography.instrument.cameras import Rig
@@ -62,6 +63,26 @@ class Truth:
         """(rows, cols) float32, contrast of the albedo: 1 textured, 0 not."""
         return self.world.texture(window)
 
+    def near_step(self, window: Window, distance_px: float, least_um: float = 5.0) -> BOOL:
+        """(rows, cols) bool, closer than `distance_px` to a rise of `least_um` or more between two pixels.
+
+        A focus window of radius sigma looks across a step of height h from sigma + NA h / p pixels on: heights there
+        are judged apart.
+        """
+        margin = int(np.ceil(distance_px)) + 1
+        heights = self.world.heights(window.grown(margin))
+        step = np.zeros(heights.shape, np.bool_)
+        for axis in (0, 1):
+            jump = np.abs(np.diff(heights, axis=axis)) >= least_um
+            low, high = [slice(None)] * 2, [slice(None)] * 2
+            low[axis], high[axis] = slice(None, -1), slice(1, None)
+            step[tuple(low)] |= jump
+            step[tuple(high)] |= jump
+        if not step.any():
+            return np.zeros(window.shape, np.bool_)
+        near = ndimage.distance_transform_edt(~step) < distance_px
+        return np.ascontiguousarray(near[margin:-margin, margin:-margin], dtype=np.bool_)
+
     def coverage(self, window: Window, margin_px: float = 0.0) -> NDArray[np.uint8]:
         """(rows, cols) uint8, number of views whose image, less a margin, holds each mosaic point."""
         rows, cols = window.axes()
@@ -89,6 +110,14 @@ class Truth:
     def view_texture(self, view_row: int, view_col: int) -> F64:
         """(R, C) float64, texture at the point that each pixel has in focus."""
         return on_pixels(self.world.texture, self.flow(view_row, view_col))
+
+    def view_near_step(self, view_row: int, view_col: int, distance_px: float, least_um: float = 5.0) -> BOOL:
+        """(R, C) bool, see :meth:`near_step`, for the point that each pixel has in focus."""
+
+        def share(window: Window) -> F32:
+            return self.near_step(window, distance_px, least_um).astype(np.float32)
+
+        return on_pixels(share, self.flow(view_row, view_col)) > 0.0
 
     def nominal(self, view_row: int, view_col: int) -> F64:
         """(R, C) float64, slice at which the plane of height 0 is in focus."""

@@ -108,7 +108,7 @@ class Relief:
 
     seed: int
     amplitude_um: float
-    shortest_px: float = 60.0
+    shortest_px: float = 80.0
     longest_px: float = 800.0
     n_waves: int = 160
 
@@ -136,7 +136,7 @@ class _Scattered:
 
     seed: int
     amplitude_um: float
-    pitch_px: float
+    pitch_px: float = 170.0
     probability: float = 0.7
 
     def bounds(self) -> tuple[float, float]:
