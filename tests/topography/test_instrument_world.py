@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage, stats
@@ -95,7 +97,7 @@ def test_albedo_is_log_normal_with_its_spectrum_and_correlation(rng: np.random.G
     power = np.abs(np.fft.fft2(logs[0] - logs[0].mean())) ** 2
     f = np.hypot(np.fft.fftfreq(1024)[:, None], np.fft.fftfreq(1024)[None])
     edges = np.geomspace(0.02, 0.4, 9)
-    mean = [power[(f >= a) & (f < b)].mean() for a, b in zip(edges, edges[1:])]
+    mean = [power[(f >= a) & (f < b)].mean() for a, b in itertools.pairwise(edges)]
     slope = np.polyfit(np.log(np.sqrt(edges[1:] * edges[:-1])), np.log(mean) / 2, 1)[0]
     assert slope == pytest.approx(-0.8, abs=0.05)
 

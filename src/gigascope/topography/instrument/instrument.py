@@ -221,6 +221,8 @@ class Instrument:
         rig = build_rig(size, self.seed, self.optics, self.deviations, stage_up=self.stage_up, signs=self.signs)
         mask = np.ones(size.cameras, np.bool_)
         for camera in self.missing:
+            if not all(0 <= n < have for n, have in zip(camera, size.cameras)):
+                raise UserError(f"camera {camera} cannot be missing, there are {size.cameras[0]} x {size.cameras[1]}")
             mask[camera] = False
         specimen = self._specimen(rig)
         shared = (self.sensor, self.renderer, self.seed)

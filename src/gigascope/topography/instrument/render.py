@@ -160,7 +160,7 @@ def visible_share(world: World, rays: Rays) -> F32:
     _unobstructed(
         world.heights(window), flow, foot, pupil.astype(np.float32), scalars, out, work=61.0 * 10 * steps * out.size
     )
-    return out
+    return out / np.float32(len(pupil))
 
 
 def pupil_samples(rings: int = RINGS) -> F64:
@@ -307,4 +307,4 @@ def _unobstructed(heights, flow, foot, pupil, scalars, out):  # type: ignore[no-
                         free = 0
                         break
                 seen += free
-            out[r, c] = np.float32(seen) / np.float32(len(pupil))
+            out[r, c] = np.float32(seen)

@@ -85,18 +85,18 @@ class Truth:
 
     def coverage(self, window: Window, margin_px: float = 0.0) -> NDArray[np.uint8]:
         """(rows, cols) uint8, number of views whose image, less a margin, holds each mosaic point."""
-        rows, cols = window.axes()
-        points = np.stack(np.broadcast_arrays(rows, cols), axis=-1)
         size = self.rig.preset.size
         count = np.zeros(window.shape, np.uint8)
-        centre = self.poses.translation + self.poses.offset + size / 2
-        middle = np.array([window.row + window.rows / 2, window.col + window.cols / 2])
-        # half a field, turned and stretched a little, and half the window
-        reach = np.array(window.shape) / 2 + 0.55 * size
-        for view in np.flatnonzero(np.all(np.abs(centre - middle) <= reach, axis=1)):
+        centre = self.poses.translation + self.poses.offset + size / 2 - (window.row, window.col)
+        # half a field, turned and stretched a little
+        low = np.maximum(np.floor(centre - 0.55 * size), 0).astype(int)
+        high = np.minimum(np.ceil(centre + 0.55 * size) + 1, window.shape).astype(int)
+        for view in np.flatnonzero(np.all(low < high, axis=1)):
+            box = slice(low[view, 0], high[view, 0]), slice(low[view, 1], high[view, 1])
+            points = np.moveaxis(np.mgrid[box], 0, -1) + np.array([window.row, window.col])
             pixel = to_view(self.poses, int(view), points)
             inside = np.all((pixel >= margin_px) & (pixel <= size - 1 - margin_px), axis=-1)
-            count += inside.astype(np.uint8)
+            count[box] += inside.astype(np.uint8)
         return count
 
     def flow(self, view_row: int, view_col: int) -> F64:
