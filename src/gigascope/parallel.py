@@ -66,6 +66,7 @@ def choose_crew(n_gpus: int, n_items: int, *, threads: int, at_once: int = 1, cp
     cpus : CPUs that the job was given; none: see :func:`available_cpus`
     """
     cpus = available_cpus() if cpus is None else cpus
+    at_once = max(1, min(at_once, n_items))
     processes = min(n_gpus or cpus // (threads * at_once), -(-n_items // at_once))
     if processes < 2:
         return Crew(at_once=at_once)

@@ -257,7 +257,7 @@ class ScatteredRun:
         n_gpus = self._gpus()
         at_once = self._scatter.at_once(self.section, "cuda" if n_gpus else "cpu")
         if self._workers is not None:
-            return Crew(max(1, min(self._workers, n_items)), at_once, gpus=n_gpus > 1)
+            return Crew(max(1, min(self._workers, n_items)), max(1, min(at_once, n_items)), gpus=n_gpus > 1)
         return choose_crew(n_gpus, n_items, threads=self._scatter.threads, at_once=at_once)
 
     def _gpus(self) -> int:
