@@ -9,6 +9,7 @@ configfile: "config/config.yaml"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/tomography.smk"
 include: "workflow/rules/compression.smk"
+include: "workflow/rules/topography.smk"
 
 
 report: "workflow/report/workflow.rst"

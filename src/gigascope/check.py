@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gigascope.config.dataset import Dataset, load_dataset
+from gigascope.config.dataset import PIPELINES, Dataset, load_dataset
 from gigascope.registry import stages
 from gigascope.runtime.memory import human_bytes
 from gigascope.runtime.resources import Estimate
 
 # The module of a pipeline that knows shapes and needs: `read_header(dataset)` there opens the inputs.
-PLANS = {"tomography": "gigascope.tomography.plan", "compression": "gigascope.compression.plan"}
+PLANS = {name: f"gigascope.{name}.plan" for name in PIPELINES}
 
 
 def read_header(dataset: Dataset) -> Any:
@@ -32,7 +32,8 @@ def read_header(dataset: Dataset) -> Any:
 def estimates(dataset: Dataset) -> dict[str, Estimate]:
     """Needs of every stage that states them, by name."""
     header = read_header(dataset)
-    return {s.name: s.estimate(dataset, header) for s in stages(dataset.pipeline) if s.estimate is not None}
+    running = [s for s in stages(dataset.pipeline) if dataset.runs(s.key)]
+    return {s.name: s.estimate(dataset, header) for s in running if s.estimate is not None}
 
 
 def print_check(path: Path) -> None:

@@ -12,9 +12,9 @@ from gigascope.config.template import dataset_yaml
 from gigascope.errors import UserError
 
 # The module of a pipeline that looks at raw data: `look(input, overrides) -> (values, notes)`.
-LOOKS = {"tomography": "gigascope.tomography.look", "compression": "gigascope.compression.look"}
-# The key of `inputs` that names the raw data.
-RAW_KEYS = {"tomography": "tilt_series", "compression": "volume"}
+LOOKS = {name: f"gigascope.{name}.look" for name in PIPELINES}
+# The key of `inputs` that names the raw data, or one of those that may; the look chooses.
+RAW_KEYS = {"tomography": "tilt_series", "compression": "volume", "topography": "images"}
 
 
 def write_dataset(

@@ -42,9 +42,10 @@ MIN_RUNTIME_MIN = 10
 HEADLINES = {
     "tomography": ("start_error_px", "prealign_error_px", "alignment_error_px", "resolution_fsc_0.5"),
     "compression": ("ratio", "bytes", "psnr_fg", "noise_ceiling_fg", "psnr_fg_clean", "av1_psnr_fg_clean"),
+    "topography": (),
 }
-# The key of a dataset's `inputs` that names its raw data.
-RAW_KEYS = {"tomography": "tilt_series", "compression": "volume"}
+# The keys of a dataset's `inputs` of which one names its raw data.
+RAW_KEYS = {"tomography": ("tilt_series",), "compression": ("volume",), "topography": ("captures", "stacks", "images")}
 # Folders under the results root that no dataset may be named after.
 RESERVED = {"scratch"}
 
@@ -165,7 +166,7 @@ class Workflow:
             declared = {stage.name.replace(".", "_"): stage.key for stage in stages(dataset.pipeline)}
             for rule in rules:
                 key = declared.get(rule.name)
-                if key is not None and getattr(getattr(dataset, key), "enabled", True):
+                if key is not None and dataset.runs(key):
                     found += [str(output.apply_wildcards({"dataset": name})) for output in rule.output]
         return found
 
@@ -354,11 +355,14 @@ def _dataset_files(patterns: str | tuple[str, ...]) -> list[Path]:
 
 def _absent_input(dataset: Dataset) -> str | None:
     """The input file of a dataset that is not there."""
-    key = RAW_KEYS.get(dataset.pipeline)
-    raw: str | None = None if key is None else getattr(dataset.inputs, key)
-    if raw is None or Path(raw).exists() or (glob.has_magic(raw) and glob.glob(raw)):
-        return None
-    return raw
+    for key in RAW_KEYS.get(dataset.pipeline, ()):
+        given: str | tuple[str, ...] | None = getattr(dataset.inputs, key)
+        for raw in (given,) if isinstance(given, str) else given or ():
+            # fields such as {scan_y} in a path stand for anything
+            pattern = re.sub(r"\{[^{}/]*\}", "*", raw)
+            if not Path(raw).exists() and not (glob.has_magic(pattern) and glob.glob(pattern)):
+                return raw
+    return None
 
 
 def _chain(dataset: Dataset, module: str) -> Any:

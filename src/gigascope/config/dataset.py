@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from gigascope.config import compression, tomography
+from gigascope.config import compression, tomography, topography
 from gigascope.config.section import Section, explain
 from gigascope.errors import UserError
 
@@ -26,6 +26,10 @@ class _Dataset(Section):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random in this dataset")
     optional: bool = Field(False, description="left out, with a note, by a run in which its input files are not there")
+
+    def runs(self, stage: str) -> bool:
+        """Whether a stage, by the key of its section, is part of this dataset's run."""
+        return bool(getattr(getattr(self, stage), "enabled", True))
 
 
 class TomographyDataset(_Dataset):
@@ -56,8 +60,38 @@ class CompressionDataset(_Dataset):
     report: compression.CompressionReport = Field(compression.CompressionReport(), description="the HTML page")
 
 
-Dataset = TomographyDataset | CompressionDataset
-PIPELINES: dict[str, type[_Dataset]] = {"tomography": TomographyDataset, "compression": CompressionDataset}
+class TopographyDataset(_Dataset):
+    """z-stacks of a camera array, to become a mosaic in focus and its height map."""
+
+    pipeline: Literal["topography"] = Field(description="which chain of stages")
+    inputs: topography.TopographyInputs = Field(description="where the z-stacks come from")
+    synth: topography.Synth = Field(topography.Synth(), description="simulating the instrument")
+    ingest: topography.Ingest = Field(topography.Ingest(), description="reading and checking")
+
+    @model_validator(mode="after")
+    def _without_effect(self) -> TopographyDataset:
+        """Keys that say how files are to be read, where there are none, or none of that layout."""
+        inputs, fields = self.inputs, type(self.ingest).model_fields
+        idle = [] if inputs.stacks is not None else ["scan_step_mm"]
+        if inputs.instrument is not None:
+            idle += ["stage_up", "mirror_x", "mirror_y", "missing"]
+        given = [name for name in idle if getattr(self.ingest, name) != fields[name].default]
+        if given:
+            found = next(n for n in ("captures", "stacks", "images", "instrument") if getattr(inputs, n) is not None)
+            raise ValueError(f"ingest.{given[0]} has no effect on inputs.{found}: leave it out.")
+        return self
+
+    def runs(self, stage: str) -> bool:
+        """Only a simulated instrument has a stage that simulates it."""
+        return self.inputs.instrument is not None if stage == "synth" else super().runs(stage)
+
+
+Dataset = TomographyDataset | CompressionDataset | TopographyDataset
+PIPELINES: dict[str, type[_Dataset]] = {
+    "tomography": TomographyDataset,
+    "compression": CompressionDataset,
+    "topography": TopographyDataset,
+}
 _ADAPTER: TypeAdapter[Dataset] = TypeAdapter(Annotated[Dataset, Field(discriminator="pipeline")])
 
 

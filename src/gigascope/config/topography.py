@@ -1,0 +1,197 @@
+"""Config of the topography chain: z-stacks of a camera array to a mosaic in focus and its height map."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from gigascope.config.section import Section
+
+Span = tuple[NonNegativeInt, PositiveInt]
+BayerPattern = Literal["GBRG", "GRBG", "RGGB", "BGGR"]
+
+
+class SyntheticInstrument(Section):
+    """A simulated camera array over a specimen and a flat target, with known truth, instead of files."""
+
+    preset: Literal["XS", "S", "M", "L", "XL"] = Field(
+        "XS",
+        description=(
+            "size: XS 8 views of 192 pixels and 9 slices, S 64 of 384 and 17, M 384 of 768 and 33, L 3456 of 1024 and "
+            "33, XL 3456 of 3072 and 65 (2 TB)"
+        ),
+    )
+    specimen: Literal["relief", "blocks", "caps", "pins", "staircase", "tilt", "flat"] = Field(
+        "relief", description="what lies under the cameras"
+    )
+    dz_um: PositiveFloat = Field(40.0, description="stage step between slices, micrometres")
+    na: float = Field(0.1, gt=0, le=0.5, description="numerical aperture: how quickly focus is lost")
+    overlap: float = Field(0.58, ge=0, lt=1, description="overlap of neighbouring views, as a share of the field")
+    snr: PositiveFloat = Field(55.0, description="signal over noise at an albedo of 0.4")
+    stage_up: bool = Field(True, description="the specimen comes nearer from slice to slice; false: it moves away")
+    renderer: Literal["fast", "reference"] = Field(
+        "fast", description="`fast`: one ray and a blur for each pixel; `reference`: rays over the whole pupil, slow"
+    )
+    flat_dz_um: PositiveFloat = Field(30.0, description="step between the slices of the flat target, micrometres")
+    flat_wedge_deg: float = Field(0.0, ge=-2, le=2, description="angle at which the flat target is mounted, degrees")
+
+
+class FlatTarget(Section):
+    """The flat target that the instrument is calibrated on, taken with the same stage positions."""
+
+    captures: str | tuple[str, ...] | None = Field(None, description="as inputs.captures, of the flat target")
+    stacks: str | None = Field(None, description="as inputs.stacks, of the flat target")
+    images: str | None = Field(None, description="as inputs.images, of the flat target")
+    dz_mm: PositiveFloat | None = Field(
+        None, description="stage step between its slices, millimetres; none: as its files say"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> FlatTarget:
+        named = [n for n in ("captures", "stacks", "images") if getattr(self, n) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} cannot both be the flat target: give one.")
+        if self.dz_mm is not None and not named:
+            raise ValueError("dz_mm is of a flat target, and there is none: give captures, stacks or images.")
+        return self
+
+    @property
+    def given(self) -> bool:
+        """There is a flat target."""
+        return any(getattr(self, n) is not None for n in ("captures", "stacks", "images"))
+
+
+class TopographyInputs(Section):
+    """Where the z-stacks come from: files in one of three layouts, or a simulated instrument."""
+
+    captures: str | tuple[str, ...] | None = Field(
+        None,
+        description=(
+            "folder (or several) with a folder y_<mm>_x_<mm> for each stage position, in it netCDF-4 files z_stack* "
+            "and best_images* of all cameras"
+        ),
+    )
+    stacks: str | None = Field(
+        None,
+        description=(
+            "TIFF stacks, one for each camera and stage position, as a path with the fields {camera_row}, "
+            "{camera_col}, {scan_y}, {scan_x}, and {z} where each slice is a file"
+        ),
+    )
+    images: str | None = Field(
+        None, description="folder, or pattern such as run1/*.png, of the slices of one camera: PNG, JPEG or TIFF"
+    )
+    instrument: SyntheticInstrument | None = Field(None, description="simulate the instrument instead of reading files")
+    flat: FlatTarget = Field(FlatTarget(), description="the flat target that the instrument is calibrated on")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TopographyInputs:
+        sources = ("captures", "stacks", "images", "instrument")
+        named = [n for n in sources if getattr(self, n) is not None]
+        if len(named) != 1:
+            found = " and ".join(named) or "none"
+            raise ValueError(f"give exactly one of {', '.join(sources[:3])} (files) and instrument, found {found}.")
+        if self.instrument is not None and self.flat.given:
+            raise ValueError("flat cannot be given beside instrument, which simulates its own.")
+        return self
+
+
+class Synth(Section):
+    """Simulate the instrument's views of specimen and flat target, with their truth (inputs.instrument)."""
+
+    parts: PositiveInt = Field(1, description="jobs that share the views; the result does not depend on it")
+
+
+class Ingest(Section):
+    """Read z-stacks view by view, keep them sharded for reading in patches, and check them."""
+
+    bayer: BayerPattern | None = Field(
+        None,
+        description=(
+            "colours of the top left 2 x 2 pixels, row by row; none: as the files record, GBRG for captures that "
+            "record nothing, and no mosaic for pictures"
+        ),
+    )
+    dz_mm: PositiveFloat | None = Field(
+        None, description="stage step between slices, millimetres; none: as the files say, else slices are counted"
+    )
+    stage_up: bool = Field(
+        True,
+        description=(
+            "a larger stage position (or slice number) brings the sample nearer to the cameras; false: further away. "
+            "Heights change their sign with it"
+        ),
+    )
+    sensor_pitch_um: PositiveFloat | None = Field(
+        None, description="distance of the sensor's pixels, micrometres; none: 1.1 for captures, else unknown"
+    )
+    f_eff_mm: PositiveFloat | None = Field(
+        None, description="effective focal length, millimetres; none: 25.05486 for captures, else unknown"
+    )
+    m_ref: PositiveFloat | None = Field(
+        None, description="magnification of the reference view; none: 0.8448 for captures, else unknown"
+    )
+    ref_view: NonNegativeInt = Field(0, description="the reference view, counted row by row over the grid of views")
+    camera_pitch_mm: PositiveFloat | None = Field(
+        None, description="distance of neighbouring cameras, millimetres; none: 13.5 for captures, else unknown"
+    )
+    scan_step_mm: PositiveFloat | None = Field(
+        None, description="inputs.stacks whose {scan_y} and {scan_x} count: millimetres from one number to the next"
+    )
+    mirror_x: bool = Field(
+        True, description="the views of a camera run against ascending stage positions along x, as its field does"
+    )
+    mirror_y: bool = Field(False, description="likewise along y")
+    camera_rows: tuple[NonNegativeInt, ...] | None = Field(
+        None, description="rows of cameras that are kept, by their numbers in the instrument; none: all"
+    )
+    camera_cols: tuple[NonNegativeInt, ...] | None = Field(
+        None, description="columns of cameras that are kept, by their numbers in the instrument; none: all"
+    )
+    crop: tuple[Span, Span] | None = Field(
+        None,
+        description=(
+            "first and last + 1 row, and column, of the sensor that are kept, the first even for a mosaic; none: all"
+        ),
+    )
+    missing: Literal["refuse", "mask"] = Field(
+        "refuse",
+        description=(
+            "views, stage positions or slices that are not there: refused by name, or marked in a mask and left out"
+        ),
+    )
+    chunk_px: int = Field(
+        192,
+        ge=16,
+        le=1024,
+        multiple_of=2,
+        description="side of the chunks that a patch is read in, pixels; a third of the patch: 32 for XS, 64 for S",
+    )
+    codec: Literal["plain", "blosc"] = Field(
+        "plain", description="`plain`: read at the disk's speed; `blosc`: about a third smaller, for archives"
+    )
+    verify: Literal["checksums", "source"] = Field(
+        "checksums",
+        description=(
+            "`checksums`: what was written is read back and compared with the checksums of what was read; `source`: "
+            "every view is read from its files a second time and compared value by value"
+        ),
+    )
+    readers: int = Field(2, ge=1, le=16, description="views that a job reads at once; each is held in memory")
+    parts: PositiveInt = Field(1, description="jobs that share the views; the result does not depend on it")
+
+    @model_validator(mode="after")
+    def _cameras(self) -> Ingest:
+        for name in ("camera_rows", "camera_cols"):
+            ids = getattr(self, name)
+            if ids is not None and (not ids or len(set(ids)) != len(ids)):
+                raise ValueError(f"{name} {list(ids)} must name at least one camera, and none twice.")
+        return self
+
+    @model_validator(mode="after")
+    def _crop(self) -> Ingest:
+        for first, last in self.crop or ():
+            if first >= last:
+                raise ValueError(f"crop {first} to {last} is empty.")
+        return self

@@ -1,0 +1,202 @@
+"""What the topography stages will need, from shapes alone."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gigascope.config.dataset import TopographyDataset
+from gigascope.config.topography import Ingest
+from gigascope.runtime.resources import Estimate
+from gigascope.stage import JobKind
+from gigascope.topography.ingest import ROUNDS
+
+if TYPE_CHECKING:
+    from gigascope.topography.capture.capture import FileCapture
+
+# Measured with `gigascope run`; the peak is in its last line, and in `gigascope info`.
+# Python with zarr, numba and Dask's threads loaded.
+LIGHT_BYTES = 260 * 2**20
+# Of a view, as often as it is held: as it was read, as it was turned round or cropped, packed green.
+VIEW_COPIES = 2.6
+# Bytes a second that a view is read, written and checked at on two cores.
+BYTES_PER_S = 2e8
+# Float64 arrays of a view that simulating it holds, and bytes of the truth kept for each of its pixels.
+SIMULATED_BYTES, TRUTH_BYTES = 8 * 14, 4 + 8 + 4
+# Rays that the fast renderer follows in a second.
+RAYS_PER_S = 6e6
+
+
+@dataclass(frozen=True)
+class TopographyHeader:
+    """Shapes of an acquisition, without its pixels.
+
+    Attributes
+    ----------
+    shape : (view_rows, view_cols, n_z, rows, cols) as kept
+    dtype : of the pixels
+    pattern, colours : see :class:`gigascope.topography.capture.capture.Capture`
+    dz_mm : step between slices
+    flat_slices : of the flat target; 0: there is none
+    mosaic_shape : (rows, cols) that a simulated instrument covers
+    notes : what was chosen, and from where
+    """
+
+    shape: tuple[int, int, int, int, int]
+    dtype: str
+    pattern: str | None
+    colours: int
+    dz_mm: float
+    flat_slices: int = 0
+    mosaic_shape: tuple[int, int] = (0, 0)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return np.dtype(self.dtype).itemsize
+
+    @property
+    def n_views(self) -> int:
+        """Number of z-stacks."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def view_bytes(self) -> int:
+        """Bytes of one z-stack."""
+        return math.prod(self.shape[2:]) * self.colours * self.itemsize
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that are kept of one z-stack: green beside all colours."""
+        green = math.prod(self.shape[2:]) * self.itemsize
+        if self.pattern is not None:
+            return self.view_bytes + green // 2
+        return self.view_bytes + (green if self.colours == 3 else 0)
+
+    @property
+    def flat_bytes(self) -> int:
+        """Bytes that are kept of one z-stack of the flat target: green alone."""
+        _, _, _, height, width = self.shape
+        return self.flat_slices * height * width * self.itemsize // (2 if self.pattern is not None else 1)
+
+    def describe(self) -> list[str]:
+        """Lines for a person."""
+        rows, cols, n_z, height, width = self.shape
+        views = f"{rows} x {cols} views of " if self.n_views > 1 else "one view of "
+        kind = f"mosaic {self.pattern}" if self.pattern else ("colour" if self.colours == 3 else "grey")
+        text = f"{views}{n_z} slices of {width} x {height} pixels, {kind}, {self.dtype}, z-step {self.dz_mm:g} mm"
+        flat = [f"flat target of {self.flat_slices} slices"] if self.flat_slices else ["no flat target"]
+        return [text, *flat, *self.notes]
+
+
+@functools.cache
+def read_header(dataset: TopographyDataset) -> TopographyHeader:
+    """Header of a dataset's acquisition.
+
+    Raises
+    ------
+    UserError : files missing, damaged or not alike
+    """
+    if dataset.inputs.instrument is not None:
+        return _simulated(dataset)
+    from gigascope.topography.source import open_acquisition
+
+    opened = open_acquisition(dataset.inputs, dataset.ingest)
+    sample, flat = opened.sample, opened.flat
+    return TopographyHeader(
+        sample.shape,
+        sample.dtype.name,
+        sample.pattern,
+        sample.colours,
+        _step(sample),
+        0 if flat is None else flat.shape[2],
+        notes=(*sample.notes, *sample.warnings),
+    )
+
+
+def _simulated(dataset: TopographyDataset) -> TopographyHeader:
+    from gigascope.topography.synth import build_instrument
+
+    cfg = dataset.inputs.instrument
+    if cfg is None:
+        raise ValueError("no simulated instrument")
+    instrument = build_instrument(cfg, dataset.seed)
+    rows, cols = instrument.size.views
+    n_z, height, width = instrument.capture.shape[2:]
+    scan, ingest = instrument.size.scan, dataset.ingest
+    if ingest.camera_rows is not None:
+        rows = len(ingest.camera_rows) * scan[0]
+    if ingest.camera_cols is not None:
+        cols = len(ingest.camera_cols) * scan[1]
+    if ingest.crop is not None:
+        height, width = (last - first for first, last in ingest.crop)
+    return TopographyHeader(
+        (rows, cols, n_z, height, width),
+        "uint8",
+        ingest.bayer or instrument.capture.pattern,
+        instrument.capture.colours,
+        ingest.dz_mm or instrument.capture.dz_mm,
+        instrument.flat_target.n_z,
+        instrument.truth.mosaic_shape,
+        (f"simulated instrument {cfg.preset}, specimen {cfg.specimen}, truth known",),
+    )
+
+
+def _step(capture: FileCapture) -> float:
+    z = capture.z_stage_mm
+    return float(np.median(np.diff(z, axis=2))) if z.shape[2] > 1 else 0.0
+
+
+def estimate_synth(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:
+    """One view at a time."""
+    cfg = dataset.inputs.instrument
+    if cfg is None:
+        return Estimate(0, 0, 0, 0, 0, "nothing: the stacks are in files")
+    _, _, n_z, height, width = header.shape
+    pixels, flat = height * width, header.flat_slices
+    tiles = math.prod(-(-n // 1024) for n in header.mosaic_shape)
+    rays = 1 if cfg.renderer == "fast" else 56 * 30
+    held = SIMULATED_BYTES * min(pixels, 768**2) + (n_z + flat + 3 * TRUTH_BYTES) * pixels
+    disk = header.n_views * pixels * (n_z + flat + TRUTH_BYTES) + math.prod(header.mosaic_shape) * 21
+    seconds = 20 + header.n_views * pixels * (n_z + flat) * rays / RAYS_PER_S
+    files = header.n_views * (2 + 3) + 4 * tiles + 40
+    return Estimate(LIGHT_BYTES + held, 0, seconds, disk, files, f"{header.n_views} views and the truth")
+
+
+def estimate_synth_job(dataset: TopographyDataset, header: TopographyHeader, job: JobKind) -> Estimate:
+    """A part has its share of the views."""
+    whole = estimate_synth(dataset, header)
+    return _of_parts(whole, dataset.synth.parts if job == "part" else 1)
+
+
+def ingest_rounds(cfg: Ingest) -> int:
+    """Rounds of the views: reading, and reading again where that is asked for."""
+    return ROUNDS[cfg.verify]
+
+
+def estimate_ingest(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:
+    """As many views as there are readers."""
+    cfg = dataset.ingest
+    n_at_once = min(cfg.readers, header.n_views * (2 if header.flat_slices else 1))
+    held = int(VIEW_COPIES * header.view_bytes) * n_at_once
+    disk = header.n_views * (header.stored_bytes + header.flat_bytes)
+    read = header.n_views * header.view_bytes
+    n_arrays = 1 + (header.pattern is not None or header.colours == 3) + (header.flat_slices > 0)
+    seconds = 5 + ingest_rounds(cfg) * (read + disk) / BYTES_PER_S
+    files = header.n_views * n_arrays + 40
+    return Estimate(LIGHT_BYTES + held, 0, seconds, disk, files, f"{header.n_views} views {header.dtype}")
+
+
+def estimate_ingest_job(dataset: TopographyDataset, header: TopographyHeader, job: JobKind) -> Estimate:
+    """A part has its share of the views; the gather reads every shard once, in blocks."""
+    whole = estimate_ingest(dataset, header)
+    return _of_parts(whole, dataset.ingest.parts if job == "part" else 1)
+
+
+def _of_parts(whole: Estimate, parts: int) -> Estimate:
+    return Estimate(whole.memory, whole.gpu_memory, whole.seconds / parts, whole.disk, whole.files, whole.shape)

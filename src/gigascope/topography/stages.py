@@ -1,0 +1,168 @@
+"""The stages of the topography chain: read, call, write. The science is in the modules beside this one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gigascope.config import topography as config
+from gigascope.stage import Kind, Scatter, stage
+from gigascope.topography import plan
+
+if TYPE_CHECKING:
+    from gigascope.runtime.context import Context
+    from gigascope.runtime.parts import WorkPlan
+
+
+def open_synth(ctx: Context, cfg: config.Synth) -> WorkPlan:
+    """Mount the instrument, lay out its captures and the truth."""
+    from gigascope.runtime.parts import WorkPlan
+    from gigascope.store.create import create_store
+    from gigascope.topography import synth as science
+
+    instrument = _instrument(ctx)
+    stores = {name: create_store(ctx.scratch_path(name)) for name in ("sample", "target", "truth")}
+    science.lay_out_captures(stores["sample"], stores["target"], instrument)
+    science.lay_out_truth(stores["truth"], instrument)
+    for name, store in stores.items():
+        ctx.adopt(name, store)
+    return WorkPlan([range(instrument.size.n_views + len(science.tiles(instrument.truth.mosaic_shape)))])
+
+
+def synth_item(ctx: Context, cfg: config.Synth, item: int) -> None:
+    """Simulate one view of specimen and target, or take down the truth of one tile of the mosaic."""
+    from gigascope.topography import synth as science
+    from gigascope.topography.capture.stored import IMAGES
+
+    instrument = ctx.kept("instrument", lambda: _instrument(ctx))
+    if item >= instrument.size.n_views:
+        region = science.tiles(instrument.truth.mosaic_shape)[item - instrument.size.n_views]
+        for name, block in science.tile_truth(instrument, region).items():
+            ctx.work.array("truth", name)[(..., *region)] = block
+        return
+    row, col = divmod(item, instrument.size.views[1])
+    captures = {"sample": instrument.capture, "target": instrument.flat_capture}
+    for name, capture in captures.items():
+        ctx.work.array(name, IMAGES)[row, col] = capture.read(row, col)[None, None]
+    for name, block in science.view_truth(instrument, row, col).items():
+        ctx.work.array("truth", name)[row, col] = block[None, None]
+
+
+def _instrument(ctx: Context) -> Any:
+    from gigascope.topography.synth import build_instrument
+
+    return build_instrument(ctx.inputs_section.instrument, ctx.seed)
+
+
+@stage(
+    "topography.synth",
+    config.Synth,
+    inputs={},
+    outputs={"sample": Kind.STORE, "target": Kind.STORE, "truth": Kind.STORE},
+    estimate=plan.estimate_synth,
+    reads_inputs=True,
+    scatter=Scatter(open_synth, synth_item, estimate=plan.estimate_synth_job, threads=1, unit="view"),
+)
+def synth(ctx: Context, cfg: config.Synth) -> None:
+    """Simulate the instrument's views of a specimen and of its flat target, and keep the truth."""
+    for name in ("sample", "target"):
+        ctx.log.info("%s: %s", name, ctx.written(name).attrs)
+
+
+def open_ingest(ctx: Context, cfg: config.Ingest) -> WorkPlan:
+    """Open all files, refuse what does not belong together, lay out the arrays."""
+    from gigascope.runtime.parts import WorkPlan
+    from gigascope.store.create import create_store
+    from gigascope.topography import ingest as science
+
+    acquired = _acquisition(ctx, cfg)
+    sample, flat = acquired.sample, acquired.flat
+    for capture in filter(None, (sample, flat)):
+        science.refuse_wrong_pattern(capture)
+    for note in (*sample.notes, *(flat.notes if flat is not None else ())):
+        ctx.log.info("%s", note)
+    for message in (*sample.warnings, *(flat.warnings if flat is not None else ())):
+        ctx.warn(message)
+    store = create_store(ctx.scratch_path("raw"))
+    ctx.adopt("raw", store)
+    science.lay_out(store, sample, cfg.chunk_px, cfg.codec)
+    facts: dict[str, Any] = {"stage_up": acquired.stage_up, "optics": acquired.optics}
+    store.attrs |= {**science.attributes(sample, **facts), "sensor": acquired.sensor, "flat": None}
+    if flat is not None:
+        science.lay_out(store, flat, cfg.chunk_px, cfg.codec, flat=True)
+        store.attrs["flat"] = science.attributes(flat, **facts)
+    n_views = [c.shape[0] * c.shape[1] for c in (sample, flat) if c is not None]
+    n_z = [c.shape[2] for c in (sample, flat) if c is not None]
+    weights = [float(n) for n, count in zip(n_z, n_views) for _ in range(count)]
+    return WorkPlan([range(sum(n_views))] * science.ROUNDS[cfg.verify], weights=weights)
+
+
+def ingest_view(ctx: Context, cfg: config.Ingest, item: int) -> None:
+    """Read one view and write it; in a second round, read it again and compare."""
+    import time
+
+    from gigascope.topography import ingest as science
+
+    acquired = ctx.kept("acquisition", lambda: _acquisition(ctx, cfg))
+    capture, number, before = acquired.sample, item, ""
+    n_views = capture.shape[0] * capture.shape[1]
+    if item >= n_views:
+        capture, number, before = acquired.flat, item - n_views, science.FLAT
+    row, col = divmod(number, capture.shape[1])
+    begun = time.monotonic()
+    stack = capture.read(row, col)
+    found = science.arrays_of(stack, capture, colour=not before)
+    for name in list(found):
+        array, block = ctx.work.array("raw", before + name), found.pop(name)
+        if ctx.work.round > 0:
+            science.refuse_difference(array[row, col][0, 0], block, capture.name(row, col), before + name)
+            continue
+        array[row, col] = block[None, None]
+    if ctx.work.round == 0 and capture.present[row, col]:
+        ctx.work.metrics |= science.metrics_of(science.view_facts(stack))
+    ctx.work.metrics["MB"] = stack.nbytes / 1e6
+    ctx.work.metrics["MB/s"] = stack.nbytes / 1e6 / max(1e-9, time.monotonic() - begun)
+
+
+def _acquisition(ctx: Context, cfg: config.Ingest) -> Any:
+    from gigascope.topography.source import open_acquisition
+
+    simulated = {name: ctx.open(name) if ctx.has(name) else None for name in ("sample", "target")}
+    return open_acquisition(ctx.inputs_section, cfg, **simulated)
+
+
+@stage(
+    "topography.ingest",
+    config.Ingest,
+    inputs={},
+    optional_inputs={"sample": Kind.STORE, "target": Kind.STORE},
+    outputs={"raw": Kind.STORE},
+    estimate=plan.estimate_ingest,
+    reads_inputs=True,
+    scatter=Scatter(
+        open_ingest,
+        ingest_view,
+        rounds=plan.ingest_rounds,
+        estimate=plan.estimate_ingest_job,
+        threads=2,
+        at_once=lambda cfg, device: cfg.readers,
+        unit="view",
+    ),
+)
+def ingest(ctx: Context, cfg: config.Ingest) -> None:
+    """Read z-stacks view by view into shards, green apart, verified, with what is wrong with them said."""
+    from gigascope.topography import ingest as science
+
+    acquired = _acquisition(ctx, cfg)
+    store = ctx.written("raw")
+    first = 0
+    for capture, before in ((acquired.sample, ""), (acquired.flat, science.FLAT)):
+        if capture is None:
+            continue
+        views = {(n // capture.shape[1], n % capture.shape[1]): first + n for n in range(capture.present.size)}
+        metrics = {view: ctx.work.metrics_of(item, 0) for view, item in views.items() if capture.present[view]}
+        for message in science.warnings(capture, metrics, "views of the flat target" if before else "views"):
+            ctx.warn(message)
+        store.write_table(f"{before}views", *science.facts_table(capture, metrics))
+        first += capture.present.size
+    read = sum(ctx.work.metrics_of(item, 0)["MB"] for item in ctx.work.items)
+    ctx.log.info("%.0f MB of stacks in %d views", read, first)

@@ -1,0 +1,133 @@
+rule topography_synth_open:
+    input:
+        config=stage_config("topography.synth"),
+    output:
+        opened=temp(open_record("topography.synth")),
+    log:
+        result("logs/topography.synth/open.log"),
+    benchmark:
+        result("benchmarks/topography.synth/open.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.synth", "open")
+    resources:
+        **resources("topography.synth", "open"),
+    shell:
+        run("topography.synth", "open")
+
+
+rule topography_synth_part:
+    input:
+        config=stage_config("topography.synth"),
+        before=records_before("topography.synth"),
+    output:
+        record=temp(part_record("topography.synth")),
+    log:
+        result("logs/topography.synth/round-{round}.part-{part}.log"),
+    benchmark:
+        result("benchmarks/topography.synth/round-{round}.part-{part}.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.synth", "part")
+    resources:
+        **resources("topography.synth", "part"),
+    shell:
+        run("topography.synth", "part")
+
+
+rule topography_synth:
+    input:
+        config=stage_config("topography.synth"),
+        records=all_records("topography.synth"),
+    output:
+        sample=store("sample"),
+        target=store("target"),
+        truth=store("truth"),
+    log:
+        result("logs/topography.synth.log"),
+    benchmark:
+        result("benchmarks/topography.synth.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.synth")
+    resources:
+        **resources("topography.synth"),
+    shell:
+        run("topography.synth")
+
+
+rule topography_ingest_open:
+    input:
+        config=stage_config("topography.ingest"),
+        raw=ancient(flow.raw),
+        sample=optional(store("sample"), when="inputs.instrument"),
+        target=optional(store("target"), when="inputs.instrument"),
+    output:
+        opened=temp(open_record("topography.ingest")),
+    log:
+        result("logs/topography.ingest/open.log"),
+    benchmark:
+        result("benchmarks/topography.ingest/open.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.ingest", "open")
+    resources:
+        **resources("topography.ingest", "open"),
+    shell:
+        run("topography.ingest", "open")
+
+
+rule topography_ingest_part:
+    input:
+        config=stage_config("topography.ingest"),
+        raw=ancient(flow.raw),
+        sample=optional(store("sample"), when="inputs.instrument"),
+        target=optional(store("target"), when="inputs.instrument"),
+        before=records_before("topography.ingest"),
+    output:
+        record=temp(part_record("topography.ingest")),
+    log:
+        result("logs/topography.ingest/round-{round}.part-{part}.log"),
+    benchmark:
+        result("benchmarks/topography.ingest/round-{round}.part-{part}.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.ingest", "part")
+    resources:
+        **resources("topography.ingest", "part"),
+    shell:
+        run("topography.ingest", "part")
+
+
+rule topography_ingest:
+    input:
+        config=stage_config("topography.ingest"),
+        raw=ancient(flow.raw),
+        sample=optional(store("sample"), when="inputs.instrument"),
+        target=optional(store("target"), when="inputs.instrument"),
+        records=all_records("topography.ingest"),
+    output:
+        raw=store("raw"),
+    log:
+        result("logs/topography.ingest.log"),
+    benchmark:
+        result("benchmarks/topography.ingest.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.ingest")
+    resources:
+        **resources("topography.ingest"),
+    shell:
+        run("topography.ingest")
