@@ -12,18 +12,19 @@ from scipy import ndimage
 
 from gigascope.errors import UserError
 from gigascope.topography.geometry.poses import gauge_errors, to_mosaic
+from gigascope.topography.instrument import heights as bodies
 from gigascope.topography.instrument import instrument as module
-from gigascope.topography.instrument import world
 from gigascope.topography.instrument.cameras import NO_DEVIATIONS, Deviations, Optics
+from gigascope.topography.instrument.heights import Window
 from gigascope.topography.instrument.instrument import FlatTarget, Instrument
 from gigascope.topography.instrument.presets import PRESETS, Preset
 from gigascope.topography.instrument.sensor import PATTERNS, Sensor
-from gigascope.topography.instrument.world import Albedo, Window, World
+from gigascope.topography.instrument.world import Albedo, World
 
 TINY = Preset("tiny", (1, 2), (2, 2), 7, 64, 3, 32)
 SILENT = Sensor(snr=1e5, read_electrons=0.0, vignetting=0.0, gain=0.0, gradient=0.0)
 GREEN = replace(SILENT, pattern=None)
-LOW = World((world.Relief(3, 60.0, shortest_px=40.0, longest_px=150.0),), Albedo(4))
+LOW = World((bodies.Relief(3, 60.0, shortest_px=40.0, longest_px=150.0),), Albedo(4))
 
 
 def sharpness(stack: NDArray, sigma: float = 8.0) -> NDArray[np.float64]:
@@ -103,7 +104,7 @@ def test_blocks_of_a_view_have_no_seams(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_sharpest_slice_of_a_flat_patch_is_its_true_index() -> None:
-    stairs = World((world.Staircase((60.0, 45.0), 70.0, edge_px=0.0),), Albedo(8))
+    stairs = World((bodies.Staircase((60.0, 45.0), 70.0, edge_px=0.0),), Albedo(8))
     instrument = Instrument("XS", 5, specimen=stairs)
     found = log_parabola(sharpness(green_of(instrument.simulate(0, 1))))
     wanted = instrument.truth.index(0, 1)
@@ -313,7 +314,7 @@ def test_poses_are_in_the_gauge_and_cover_the_mosaic() -> None:
 
 
 def test_a_wall_hides_the_ground_beside_it_from_a_part_of_the_pupil() -> None:
-    stairs = World((world.Staircase((100.0,), 130.0),), Albedo(1))
+    stairs = World((bodies.Staircase((100.0,), 130.0),), Albedo(1))
     instrument = Instrument("XS", 5, specimen=stairs, deviations=NO_DEVIATIONS)
     share = instrument.truth.visible_share(0, 0)
     heights = instrument.truth.view_height_um(0, 0)
@@ -348,7 +349,7 @@ def test_missing_cameras_and_views_are_refused() -> None:
         ({"specimen": "moon"}, "relief"),
         ({"renderer": "gpu"}, "fast, reference"),
         ({"optics": Optics(overlap=1.2)}, "overlap"),
-        ({"specimen": World((world.Staircase(),), Albedo(1))}, "380 um high"),
+        ({"specimen": World((bodies.Staircase(),), Albedo(1))}, "380 um high"),
         ({"missing": ((5, 5),)}, "5, 5"),
     ],
 )

@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
+from gigascope.topography.instrument import heights as bodies
 from gigascope.topography.instrument import noise, pyramid, world
+from gigascope.topography.instrument.heights import Window
 from gigascope.topography.instrument.presets import PRESETS, SCENES, largest_relief_um, preset, scene
-from gigascope.topography.instrument.world import Albedo, Window, World
+from gigascope.topography.instrument.world import Albedo, World
 
 WINDOW = Window(-37, 4031, 180, 210)
 
 
 def a_world(seed: int, **albedo: object) -> World:
     parts = (
-        world.Relief(seed, 60.0),
-        world.Blocks(seed, 40.0),
-        world.Caps(seed, 30.0, 120.0),
-        world.Pins(seed, 50.0, 90.0),
-        world.Staircase((10.0, 20.0), 70.0),
-        world.Tilt(25.0, (5000, 6000)),
+        bodies.Relief(seed, 60.0),
+        bodies.Blocks(seed, 40.0),
+        bodies.Caps(seed, 30.0, 120.0),
+        bodies.Pins(seed, 50.0, 90.0),
+        bodies.Staircase((10.0, 20.0), 70.0),
+        bodies.Tilt(25.0, (5000, 6000)),
     )
     surface = Albedo(seed, texture_free=world.TextureFree(seed, 150.0), **albedo)  # type: ignore[arg-type]
     return World(parts, surface)
@@ -58,7 +60,7 @@ def test_scenes_fit_into_the_stack_with_two_slices_to_spare(name: str, size: str
 
 
 def test_staircase_has_the_known_steps() -> None:
-    stairs = world.Staircase(width_px=50.0)
+    stairs = bodies.Staircase(width_px=50.0)
     heights = World((stairs,), Albedo(1)).heights(Window(0, 0, 2, 300))[0]
     np.testing.assert_allclose(np.diff(heights[25::50]), [10.0, 20.0, 50.0, 100.0, 200.0], atol=1e-4)
     assert set(np.round(np.diff(heights), 3)) == {0.0, 10.0, 20.0, 50.0, 100.0, 200.0}
@@ -66,13 +68,13 @@ def test_staircase_has_the_known_steps() -> None:
 
 def test_edges_rise_over_their_width() -> None:
     for width, between in ((0.0, 0), (6.0, 5)):
-        heights = World((world.Staircase((80.0,), 60.0, width),), Albedo(1)).heights(Window(0, 0, 2, 110))[0]
+        heights = World((bodies.Staircase((80.0,), 60.0, width),), Albedo(1)).heights(Window(0, 0, 2, 110))[0]
         inner = (heights > heights.min() + 1e-3) & (heights < heights.max() - 1e-3)
         assert np.count_nonzero(inner[30:90]) == between
 
 
 def test_cap_is_a_part_of_a_ball() -> None:
-    caps = world.Caps(3, 30.0, 200.0, 1.0, radius_px=40.0, pixel_um=1.3)
+    caps = bodies.Caps(3, 30.0, 200.0, 1.0, radius_px=40.0, pixel_um=1.3)
     heights = World((caps,), Albedo(1)).heights(Window(0, 0, 200, 200))
     heights = heights - heights.min()
     row, col = np.unravel_index(heights.argmax(), heights.shape)

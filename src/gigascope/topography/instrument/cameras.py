@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gigascope.topography.geometry.poses import Poses, foot, to_mosaic
+from gigascope.topography.instrument.heights import Window
 from gigascope.topography.instrument.noise import generator
 from gigascope.topography.instrument.presets import FULL_SIZE, Preset
-from gigascope.topography.instrument.world import Window
 
 F64 = NDArray[np.float64]
 

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from gigascope.errors import UserError
 from gigascope.topography.instrument.cameras import Deviations, Optics, Rig, build_rig
+from gigascope.topography.instrument.heights import Component, Wedge, Window
 from gigascope.topography.instrument.noise import key
 from gigascope.topography.instrument.presets import Preset, preset, scene
 from gigascope.topography.instrument.render import Renderer, render_fast, render_reference
 from gigascope.topography.instrument.sensor import Sensor
 from gigascope.topography.instrument.truth import Truth
-from gigascope.topography.instrument.world import Albedo, Component, Wedge, Window, World
+from gigascope.topography.instrument.world import Albedo, World
 
 F64 = NDArray[np.float64]
 U8 = NDArray[np.uint8]

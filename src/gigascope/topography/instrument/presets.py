@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gigascope.errors import UserError
-from gigascope.topography.instrument import world
+from gigascope.topography.instrument import heights
 from gigascope.topography.instrument.noise import key
+from gigascope.topography.instrument.world import Albedo, TextureFree, World
 
 # Pixels across the field of the instrument after which the small ones are modelled.
 FULL_SIZE = 3072
@@ -79,7 +80,7 @@ def largest_relief_um(size: Preset, dz_um: float) -> float:
     return (size.n_z - 5) * dz_um
 
 
-def scene(name: str, size: Preset, shape: tuple[int, int], *, seed: int, dz_um: float, pixel_um: float) -> world.World:
+def scene(name: str, size: Preset, shape: tuple[int, int], *, seed: int, dz_um: float, pixel_um: float) -> World:
     """A specimen by name, as high as the preset's stack covers.
 
     Parameters
@@ -96,23 +97,23 @@ def scene(name: str, size: Preset, shape: tuple[int, int], *, seed: int, dz_um: 
     limit = largest_relief_um(size, dz_um)
     # XS 128 um; from S on 206 um of relief and 80 um blocks, on which the accuracy of focus estimators is known
     relief = min(206.0, 0.8 * limit)
-    parts: dict[str, tuple[world.Component, ...]] = {
+    parts: dict[str, tuple[heights.Component, ...]] = {
         "relief": (
-            world.Relief(key(seed, "relief"), 0.5 * relief, shortest_px=80.0, longest_px=min(2.0 * size.size, 800.0)),
-            world.Blocks(key(seed, "blocks"), 0.39 * relief, pitch_px=min(220.0, size.size), probability=0.4),
-            world.Tilt(0.11 * relief, shape),
+            heights.Relief(key(seed, "relief"), 0.5 * relief, shortest_px=80.0, longest_px=min(2.0 * size.size, 800.0)),
+            heights.Blocks(key(seed, "blocks"), 0.39 * relief, pitch_px=min(220.0, size.size), probability=0.4),
+            heights.Tilt(0.11 * relief, shape),
         ),
-        "blocks": (world.Blocks(key(seed, "blocks"), relief),),
-        "caps": (world.Caps(key(seed, "caps"), min(120.0, limit), 150.0, radius_px=60.0, pixel_um=pixel_um),),
-        "pins": (world.Pins(key(seed, "pins"), min(200.0, limit), pitch_px=80.0, radius_px=16.0),),
-        "staircase": (world.Staircase(_steps_within(limit), width_px=0.42 * size.size),),
-        "tilt": (world.Tilt(relief, shape),),
+        "blocks": (heights.Blocks(key(seed, "blocks"), relief),),
+        "caps": (heights.Caps(key(seed, "caps"), min(120.0, limit), 150.0, radius_px=60.0, pixel_um=pixel_um),),
+        "pins": (heights.Pins(key(seed, "pins"), min(200.0, limit), pitch_px=80.0, radius_px=16.0),),
+        "staircase": (heights.Staircase(_steps_within(limit), width_px=0.42 * size.size),),
+        "tilt": (heights.Tilt(relief, shape),),
         "flat": (),
     }
     if name not in parts:
         raise UserError(f"no scene {name!r}, expected one of {', '.join(SCENES)}")
-    bare = world.TextureFree(key(seed, "texture"), pitch_px=min(420.0, 1.5 * size.size))
-    return world.World(parts[name], world.Albedo(key(seed, "albedo"), texture_free=bare))
+    bare = TextureFree(key(seed, "texture"), pitch_px=min(420.0, 1.5 * size.size))
+    return World(parts[name], Albedo(key(seed, "albedo"), texture_free=bare))
 
 
 def _steps_within(limit: float) -> tuple[float, ...]:

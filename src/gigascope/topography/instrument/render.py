@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from gigascope.kernels.parallel import inline_kernel, parallel_kernel
+from gigascope.topography.instrument.heights import Window
 from gigascope.topography.instrument.pyramid import blur_pyramid, n_levels
-from gigascope.topography.instrument.world import Window, World
+from gigascope.topography.instrument.world import World
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gigascope.errors import UserError
+from gigascope.topography.instrument.heights import Window
 from gigascope.topography.instrument.noise import expose, generator, key
-from gigascope.topography.instrument.world import Window
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

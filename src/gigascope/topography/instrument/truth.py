@@ -11,9 +11,10 @@ from scipy import ndimage
 
 from gigascope.topography.geometry.poses import Poses, to_view
 from gigascope.topography.instrument.cameras import Rig
+from gigascope.topography.instrument.heights import Window
 from gigascope.topography.instrument.pyramid import blur_lattice
 from gigascope.topography.instrument.render import Rays, visible_share
-from gigascope.topography.instrument.world import Window, World, bilinear
+from gigascope.topography.instrument.world import World, bilinear
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
