@@ -18,6 +18,7 @@ from gigascope.topography.instrument.cameras import NO_DEVIATIONS, Deviations, O
 from gigascope.topography.instrument.heights import Window
 from gigascope.topography.instrument.instrument import FlatTarget, Instrument
 from gigascope.topography.instrument.presets import PRESETS, Preset
+from gigascope.topography.instrument.render import visible_share
 from gigascope.topography.instrument.sensor import PATTERNS, Sensor
 from gigascope.topography.instrument.world import Albedo, World
 
@@ -330,6 +331,19 @@ def test_a_wall_hides_the_ground_beside_it_from_a_part_of_the_pupil() -> None:
     # an upright wall hides half a pupil at most
     assert instrument.truth.visible(0, 0, 0.3).all()
     assert 0.9 < instrument.truth.visible(0, 0, 0.8).mean() < 1.0
+
+
+def test_rays_away_from_slopes_need_no_tracing() -> None:
+    parts = (
+        bodies.Relief(2, 60.0),
+        bodies.Blocks(3, 80.0, pitch_px=140.0),
+        bodies.Pins(4, 60.0, 60.0, probability=0.1),
+    )
+    instrument = Instrument("XS", 5, specimen=World(parts, Albedo(1)))
+    rays = instrument.truth.rays(1, 1)
+    full, short = (visible_share(instrument.truth.world, rays, shortcut=quick) for quick in (False, True))
+    assert 0.3 < np.mean(full == 1.0) < 0.99
+    np.testing.assert_array_equal(short, full)
 
 
 def test_missing_cameras_and_views_are_refused() -> None:

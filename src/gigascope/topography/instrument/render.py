@@ -148,20 +148,41 @@ def render_reference(world: World, rays: Rays, colours: NDArray[np.int8]) -> F32
     return out
 
 
-def visible_share(world: World, rays: Rays) -> F32:
-    """Share (rows, cols) float32 of the pupil that sees each pixel's in-focus point past the rest of the surface."""
+def visible_share(world: World, rays: Rays, *, shortcut: bool = True) -> F32:
+    """Share (rows, cols) float32 of the pupil that sees each pixel's in-focus point past the rest of the surface.
+
+    Parameters
+    ----------
+    shortcut : trace only rays of points near a slope that is steeper than the flattest ray; the result is the same
+    """
     low, high = world.range_um
     window = rays.window(world, pupil=True)
-    slope = rays.na + np.abs(rays.flow - rays.foot).max() * rays.pixel_um / rays.distance_um
+    heights = world.heights(window)
+    slope = rays.na + np.abs(rays.flow - rays.foot).max() * math.sqrt(2.0) * rays.pixel_um / rays.distance_um
     steps = max(MARCH_STEPS, math.ceil((high - low) * slope / rays.pixel_um))
     flow, foot, _, _ = rays.kernel_arrays(window)
+    traced = np.ones(flow.shape[:2], np.bool_)
+    if shortcut:
+        traced = _near_slope(heights, rays.pixel_um / slope, (high - low) * slope / rays.pixel_um, flow)
     pupil = pupil_samples() * (rays.na * rays.distance_um / rays.pixel_um)
     out = np.empty(flow.shape[:2], np.float32)
     scalars = (np.float32(rays.distance_um), np.float32(high), steps)
-    _unobstructed(
-        world.heights(window), flow, foot, pupil.astype(np.float32), scalars, out, work=61.0 * 10 * steps * out.size
-    )
+    work = 61.0 * 10 * steps * float(np.count_nonzero(traced)) + out.size
+    _unobstructed(heights, flow, foot, pupil.astype(np.float32), scalars, traced, out, work=work)
     return out / np.float32(len(pupil))
+
+
+def _near_slope(heights: F32, least: float, reach: float, flow: F32) -> NDArray[np.bool_]:
+    """Points (rows, cols) within `reach` of a slope of `least` um per pixel; elsewhere no ray can meet the surface."""
+    rise = [np.abs(np.diff(heights, axis=axis, append=heights.take([-1], axis))) for axis in (0, 1)]
+    # a cell's slope along an axis is that of its steeper side
+    rise = [np.maximum(rise[0], np.roll(rise[0], -1, 1)), np.maximum(rise[1], np.roll(rise[1], -1, 0))]
+    steep = np.hypot(*rise) >= least
+    if not steep.any():
+        return np.zeros(flow.shape[:2], np.bool_)
+    near = ndimage.distance_transform_edt(~steep) <= reach + 2.0
+    at = np.clip(np.rint(flow).astype(np.int64), 0, np.array(heights.shape) - 1)
+    return np.ascontiguousarray(near[at[..., 0], at[..., 1]], dtype=np.bool_)
 
 
 def pupil_samples(rings: int = RINGS) -> F64:
@@ -287,12 +308,15 @@ def _all_rays(heights, albedo, rays, scalars, pupil, out):  # type: ignore[no-un
 
 
 @parallel_kernel
-def _unobstructed(heights, flow, foot, pupil, scalars, out):  # type: ignore[no-untyped-def]
+def _unobstructed(heights, flow, foot, pupil, scalars, traced, out):  # type: ignore[no-untyped-def]
     distance, high, steps = scalars
     n_rows, n_cols = out.shape
     per_distance = np.float32(1.0) / distance
     for r in numba.prange(n_rows):
         for c in range(n_cols):
+            if not traced[r, c]:
+                out[r, c] = np.float32(len(pupil))
+                continue
             y, x = flow[r, c, 0], flow[r, c, 1]
             surface = _read(heights, y, x)
             step = (high - surface) / np.float32(steps)
