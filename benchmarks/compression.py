@@ -231,7 +231,8 @@ def completeness(case: Case) -> list[Row]:
     curve = case.original.residual(decompress(compress(case.frame, weight="ml", lambda_=COMPLETE)))
     assert curve is not None  # every case has a noise model
     for low, high, n, sd in zip(curve.edges, curve.edges[1:], curve.n_voxels, curve.sd):
-        print(f"{case.name}, weight ml, lambda {COMPLETE:g}: {low:7.0f} to {high:7.0f} {n:9d} voxels, residual {sd:.3f} of the noise")
+        tenth = f"{low:7.0f} to {high:7.0f} {n:9d} voxels"
+        print(f"{case.name}, weight ml, lambda {COMPLETE:g}: {tenth}, residual {sd:.3f} of the noise")
     least, most = curve.extremes()
     names = {"residual_sd_least": least, "residual_sd_most": most}
     return [case.row("gigascope", name, value, "noise sd", ", weight ml") for name, value in names.items()]
