@@ -60,7 +60,7 @@ def _instrument(ctx: Context) -> Any:
     outputs={"sample": Kind.STORE, "target": Kind.STORE, "truth": Kind.STORE},
     estimate=plan.estimate_synth,
     reads_inputs=True,
-    scatter=Scatter(open_synth, synth_item, estimate=plan.estimate_synth_job, threads=1, unit="view"),
+    scatter=Scatter(open_synth, synth_item, estimate=plan.estimate_synth_job, unit="view"),
 )
 def synth(ctx: Context, cfg: config.Synth) -> None:
     """Simulate the instrument's views of a specimen and of its flat target, and keep the truth."""
@@ -114,7 +114,7 @@ def ingest_view(ctx: Context, cfg: config.Ingest, item: int) -> None:
     for name in list(found):
         array, block = ctx.work.array("raw", before + name), found.pop(name)
         if ctx.work.round > 0:
-            science.refuse_difference(array[row, col][0, 0], block, capture.name(row, col), before + name)
+            science.refuse_difference(array[row, col], block, capture.name(row, col), before + name)
             continue
         array[row, col] = block[None, None]
     if ctx.work.round == 0 and capture.present[row, col]:

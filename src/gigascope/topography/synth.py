@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gigascope.store.create import StoreWriter
 from gigascope.store.plan import Region, ShardPlan
 from gigascope.topography.capture.stored import create_capture
-from gigascope.topography.instrument.cameras import Optics
+from gigascope.topography.instrument.cameras import Optics, step_px
 from gigascope.topography.instrument.instrument import FlatTarget, Instrument
 from gigascope.topography.instrument.sensor import Sensor
 from gigascope.topography.instrument.world import Window
@@ -107,9 +107,13 @@ def lay_out_truth(store: StoreWriter, instrument: Instrument) -> None:
 
 def lay_out_captures(sample: StoreWriter, target: StoreWriter, instrument: Instrument) -> None:
     """Create the stores of the two captures."""
-    xy_mm = instrument.truth.rig.stage_xy_mm
+    rig = instrument.truth.rig
     for store, capture in ((sample, instrument.capture), (target, instrument.flat_capture)):
-        create_capture(store, capture, capture.attributes(), xy_mm)
+        facts = capture.attributes()
+        # the raster of a camera ends where that of its neighbour begins
+        step = step_px(instrument.size, rig.optics) * rig.optics.pixel_um / 1000.0
+        pitch = {"camera_pitch_mm": instrument.size.scan[1] * step}
+        create_capture(store, capture, {**facts, **pitch}, rig.stage_xy_mm)
 
 
 def pose_table(instrument: Instrument) -> tuple[Mapping[str, NDArray], dict[str, str]]:

@@ -75,7 +75,7 @@ def unpack_green(packed: NDArray, pattern: str, *, fill: bool = True) -> NDArray
     rows, cols = np.indices(full.shape[-2:], sparse=True)
     empty = (rows + cols) % 2 != first
     total, count = _cross(full.astype(np.float32)), _cross((~empty).astype(np.float32))
-    mean = total / count
+    mean = total / np.maximum(count, 1)
     filled = np.floor(mean + 0.5) if packed.dtype.kind in "iu" else mean
     full[..., empty] = filled.astype(packed.dtype)[..., empty]
     return full

@@ -17,6 +17,7 @@ from gigascope.store.readers.tiff_file import guarded, open_file
 PNG, JPEG = {".png"}, {".jpg", ".jpeg"}
 SUFFIXES = PNG | JPEG | TIFF_SUFFIXES
 _ORIENTATION = 0x0112
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 _GREY_OR_RGB = "Save it as grey or RGB with 8 or 16 bits."
 
@@ -70,21 +71,10 @@ def read_header(path: Path, key: str) -> ImageHeader:
     suffix = path.suffix.lower()
     if suffix in TIFF_SUFFIXES:
         return _tiff_header(path, key)
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            orientation = int(image.getexif().get(_ORIENTATION, 1))
-            width, height, mode = image.width, image.height, image.mode
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        reason = getattr(error, "strerror", None) or "not a picture, or damaged"
-        raise UserError(f"cannot be read ({reason}).", where=path, do=f"Copy it again, or check {key}.") from None
     if suffix in PNG:
-        channels, bits = _png_kind(path)
+        width, height, channels, bits, orientation = _png_header(path, key)
     else:
-        channels, bits = {"L": (1, 8), "RGB": (3, 8)}.get(mode, (0, 8))
-    if channels == 0:
-        raise UserError(f"holds {mode} pixels.", where=path, do=_GREY_OR_RGB)
+        width, height, channels, bits, orientation = _jpeg_header(path, key)
     orientation = orientation if orientation in _UPRIGHT else 1
     rows, cols = (width, height) if orientation >= 5 else (height, width)
     dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
@@ -129,14 +119,63 @@ def _decode(path: Path, suffix: str) -> NDArray:
         raise UserError(f"cannot be decoded ({error}).", where=path, do="Copy the file again.") from None
 
 
-def _png_kind(path: Path) -> tuple[int, int]:
-    """Channels and bits of a PNG (PNG specification, 11.2.2): Pillow takes 16-bit colour for 8 bits."""
-    with path.open("rb") as file:
-        bits, kind = struct.unpack(">BB", file.read(26)[24:26])
-    if kind not in _PNG_CHANNELS or bits not in (8, 16):
-        words = "a palette" if kind == 3 else f"{bits} bits"
+def _jpeg_header(path: Path, key: str) -> tuple[int, int, int, int, int]:
+    """Width, height, channels, bits, orientation."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            orientation = int(image.getexif().get(_ORIENTATION, 1))
+            width, height, mode = image.width, image.height, image.mode
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise _unreadable(path, key, getattr(error, "strerror", None)) from None
+    if mode not in ("L", "RGB"):
+        raise UserError(f"holds {mode} pixels.", where=path, do=_GREY_OR_RGB)
+    return width, height, 1 if mode == "L" else 3, 8, orientation
+
+
+def _png_header(path: Path, key: str) -> tuple[int, int, int, int, int]:
+    """Width, height, channels, bits, orientation of a PNG (PNG specification, 5.3, 11.2.2, 11.3.3).
+
+    Pillow would decode all of it to look for an orientation, and takes 16-bit colour for 8 bits.
+    """
+    from PIL import Image
+
+    kind, orientation = None, 1
+    try:
+        with path.open("rb") as file:
+            if file.read(8) != _PNG_SIGNATURE:
+                raise _unreadable(path, key, None)
+            while True:
+                head = file.read(8)
+                if len(head) < 8:
+                    raise UserError("is cut short.", where=path, do="Copy the file again.")
+                length, name = struct.unpack(">I4s", head)
+                if name == b"IHDR":
+                    kind = struct.unpack(">IIBB", file.read(length)[:10])
+                elif name == b"eXIf":
+                    exif = Image.Exif()
+                    exif.load(b"Exif\0\0" + file.read(length))
+                    orientation = int(exif.get(_ORIENTATION, 1))
+                else:
+                    file.seek(length, 1)
+                file.seek(4, 1)
+                if name == b"IEND":
+                    break
+    except (OSError, struct.error, ValueError, SyntaxError) as error:
+        raise _unreadable(path, key, getattr(error, "strerror", None)) from None
+    if kind is None:
+        raise _unreadable(path, key, None)
+    width, height, bits, colours = kind
+    if colours not in _PNG_CHANNELS or bits not in (8, 16):
+        words = "a palette" if colours == 3 else f"{bits} bits"
         raise UserError(f"holds pixels of {words}.", where=path, do=_GREY_OR_RGB)
-    return _PNG_CHANNELS[kind], bits
+    return width, height, _PNG_CHANNELS[colours], bits, orientation
+
+
+def _unreadable(path: Path, key: str, reason: str | None) -> UserError:
+    what = f"cannot be read ({reason or 'not a picture, or damaged'})."
+    return UserError(what, where=path, do=f"Copy it again, or check {key}.")
 
 
 def _tiff_header(path: Path, key: str) -> ImageHeader:

@@ -44,6 +44,7 @@ class Position:
     z_mm : (n_z,) stage positions, or (camera rows, camera columns, 1) of single slices; None where the file has none
     pattern : Bayer pattern that is recorded
     best_mm : (camera rows, camera columns) stage position that the autofocus chose
+    files : all that was looked into
     """
 
     y_mm: float
@@ -55,6 +56,7 @@ class Position:
     z_mm: NDArray[np.float64] | None
     pattern: str | None
     best_mm: NDArray[np.float64] | None
+    files: tuple[Path, ...]
 
 
 def open_captures(
@@ -175,7 +177,7 @@ class _Raster:
             best_slice=None if (best < 0).all() else best,
             source_of=self.source,
             notes=notes,
-            files=[p.file for p in self.positions.values()],
+            files=[file for p in self.positions.values() for file in p.files],
         )
 
 
@@ -283,7 +285,8 @@ def _open_position(
             raise UserError(what, where=file, do="Repair the file: one position for each slice.")
         dtype = images.dtype.newbyteorder("=")
         recorded = pattern or _pattern(opened, file)
-        return Position(*at, file, name, shape, dtype, z_mm, recorded, None if single else best_mm)
+        files = tuple(dict.fromkeys(filter(None, (file, best))))
+        return Position(*at, file, name, shape, dtype, z_mm, recorded, None if single else best_mm, files)
 
     return _with_file(file, read)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def open_stored(store: StoreReader) -> FileCapture:
     )
     n_z, height, width = images.shape[2:5]
     return FileCapture(
-        path=store.path,
+        path=Path(store.path.name),
         format="simulated instrument",
         grid=grid,
         shape=(rows, cols, n_z, height, width),
