@@ -112,7 +112,9 @@ def scene(name: str, size: Preset, shape: tuple[int, int], *, seed: int, dz_um: 
     }
     if name not in parts:
         raise UserError(f"no scene {name!r}, expected one of {', '.join(SCENES)}")
-    bare = TextureFree(key(seed, "texture"), pitch_px=min(420.0, 1.5 * size.size))
+    bare = TextureFree(
+        key(seed, "texture"), pitch_px=min(420.0, 1.5 * size.size), radius_px=min(44.0, 0.15 * size.size)
+    )
     return World(parts[name], Albedo(key(seed, "albedo"), texture_free=bare))
 
 
