@@ -1,0 +1,1 @@
+"""Where every camera stands and how it sees: focus of a flat target, its registration, poses, illumination."""
