@@ -1,0 +1,106 @@
+"""The topography chain under the real Snakemake: its graph, what runs again after a change, parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .checkout import Checkout, Job, configs
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+SIMULATED = """\
+pipeline: topography
+name: simulated
+inputs: {instrument: {preset: XS}}
+synth: {parts: 1}
+ingest: {chunk_px: 32, parts: 1}
+"""
+PICTURES = """\
+pipeline: topography
+name: pictures
+inputs:
+  images: stack/s*.png
+ingest: {parts: 1}
+"""
+
+
+def write_pictures(root: Path, seed: int = 0) -> None:
+    (root / "stack").mkdir(exist_ok=True)
+    images = np.random.default_rng(seed).integers(0, 255, (5, 40, 48, 3)).astype(np.uint8)
+    for n, image in enumerate(images):
+        Image.fromarray(image).save(root / "stack" / f"s{n}.png")
+
+
+def changed(dataset: str, *stages: str) -> set[Job]:
+    """Stages that run again, with the jobs that write their configs."""
+    return configs(dataset, *stages, pipeline="topography") | runs(dataset, *stages)
+
+
+def runs(dataset: str, *stages: str) -> set[Job]:
+    return {Job(f"topography_{stage}", dataset) for stage in stages}
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A simulated instrument and a stack of pictures, run to the end; not to be changed."""
+    datasets = {"simulated": SIMULATED, "pictures": PICTURES}
+    checkout = Checkout.make(tmp_path_factory.mktemp("topography") / "repository", datasets)
+    write_pictures(checkout.root)
+    everything = changed("simulated", "synth", "ingest") | changed("pictures", "ingest")
+    assert everything <= checkout.planned()
+    assert not {job for job in checkout.planned() if job.rule == "topography_synth" and job.dataset == "pictures"}
+    checkout.snakemake()
+    return checkout
+
+
+@pytest.fixture
+def topography(finished_once: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of the finished run, to be changed."""
+    return finished_once.clone(tmp_path / "repository")
+
+
+def test_finished_run_plans_nothing(topography: Checkout) -> None:
+    assert topography.planned() == set()
+    for store in ("simulated/sample", "simulated/target", "simulated/truth", "simulated/raw", "pictures/raw"):
+        assert topography.attributes(store)["complete"]
+
+
+def test_key_of_a_stage_runs_what_depends_on_it(topography: Checkout) -> None:
+    topography.edit("config/datasets/simulated.yaml", "chunk_px: 32", "chunk_px: 64")
+    assert changed("simulated", "ingest") <= topography.planned()
+    assert Job("topography_synth", "simulated") not in topography.planned()
+    topography.edit("config/datasets/simulated.yaml", "preset: XS", "preset: XS, snr: 30")
+    assert changed("simulated", "synth", "ingest") <= topography.planned()
+
+
+def test_changed_picture_is_read_again_and_a_touched_one_is_not(topography: Checkout) -> None:
+    for path in (topography.root / "stack").iterdir():
+        path.touch()
+    assert topography.planned() == set()
+    write_pictures(topography.root, seed=1)
+    assert changed("pictures", "ingest") <= topography.planned()
+    assert not {job for job in topography.planned() if job.dataset == "simulated"}
+
+
+def test_code_of_the_instrument_is_not_that_of_ingest(topography: Checkout) -> None:
+    old, new = "read_electrons: float = 2.0", "read_electrons: float = 3.0"
+    topography.edit("src/gigascope/topography/instrument/sensor.py", old, new)
+    planned = topography.planned()
+    assert changed("simulated", "synth") | runs("simulated", "ingest") <= planned
+    # it runs because its input is made again, not because its own code changed
+    assert not configs("simulated", "ingest", pipeline="topography") & planned
+    assert not {job for job in planned if job.dataset == "pictures"}
+
+
+def test_parts_have_jobs_and_leave_the_result(topography: Checkout) -> None:
+    digest = topography.attributes("simulated/raw")["digest"]
+    topography.edit("config/datasets/simulated.yaml", "chunk_px: 32, parts: 1", "chunk_px: 32, parts: 3")
+    opened = {Job("topography_ingest_open", "simulated")}
+    parts = {Job("topography_ingest_part", "simulated", round="0", part=str(n)) for n in range(3)}
+    assert changed("simulated", "ingest") | opened | parts <= topography.planned()
+    topography.snakemake("--until", "topography_ingest")
+    assert topography.attributes("simulated/raw")["digest"] == digest
