@@ -340,10 +340,9 @@ def _widest_overlap(alpha: NDArray, beta: NDArray, size: tuple[int, int]) -> int
 
 def _block_means(stack: Sliceable, k: int) -> F64:
     """(blocks, colours) means of one slice over a grid of about 16 x 16 blocks."""
-    image = torch.as_tensor(stack[k : k + 1, 0 : stack.shape[1]])
-    image = (image.to(torch.int32) if image.dtype == torch.uint16 else image).float()
-    layers = image[..., None] if image.ndim == 3 else image
-    means = functional.adaptive_avg_pool2d(layers[0].permute(2, 0, 1), (16, 16))
+    image = np.asarray(stack[k : k + 1, 0 : stack.shape[1]])[0]
+    layers = torch.from_numpy(np.atleast_3d(image).astype(np.float32))
+    means = functional.adaptive_avg_pool2d(layers.permute(2, 0, 1), (16, 16))
     return means.flatten(1).T.double().numpy()
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -31,6 +32,9 @@ class Sliceable(Protocol):
 
 def luminance(block: object, device: torch.device | str = "cpu") -> Tensor:
     """Grey values as float32: (z, r, c) as they are, (z, r, c, 3) weighted as in ITU-R BT.709."""
+    if isinstance(block, np.ndarray) and min(block.strides) < 0:
+        # a turned view, which torch does not know
+        block = block.copy()
     values = torch.as_tensor(block, device=device)
     if values.dtype == torch.uint16:
         # torch computes little on uint16
@@ -142,13 +146,13 @@ def combine(peaks: Sequence[FocusPeak]) -> FocusPeak:
 
     Notes
     -----
-    A large window averages more noise and blurs more relief. Where a smaller one disagrees by more than twice its own
+    A large window averages more noise and blurs more relief. Where a smaller one disagrees by more than its own
     expected error, the difference is charged to the larger: at an edge the smaller wins, in noise the larger.
     """
     result = peaks[0]
     for finer in peaks[1:]:
         error = [_variance(p.confidence) for p in (result, finer)]
-        apart = ((finer.index - result.index).abs() - 2.0 * error[1].sqrt()).clamp_min(0.0)
+        apart = ((finer.index - result.index).abs() - error[1].sqrt()).clamp_min(0.0)
         weights = [1.0 / (error[0] + SYSTEMATIC**2 + apart**2), 1.0 / (error[1] + SYSTEMATIC**2)]
         share = weights[1] / (weights[0] + weights[1])
         index = result.index + share * (finer.index - result.index)
