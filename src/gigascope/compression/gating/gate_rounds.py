@@ -154,8 +154,9 @@ class GateRegions:
 
     def settle(self, work: Any, number: int) -> None:
         """Which components that reach a neighbour stay: `stays`, from `start[n]` on for region n."""
-        labelled = [work.read(n, _LABEL) for n in range(len(self.regions))]
-        size = [found["size"] for found in labelled]
+        # one region at a time: the labels on the faces of all of them would grow with the volume
+        labelled = (work.read(n, _LABEL) for n in range(len(self.regions)))
+        size, seeded = zip(*((found["size"], found["seeded"]) for found in labelled))
         start = np.cumsum([0, *(s.size for s in size)])
         pairs = [np.zeros((0, 2), np.int64)]
         for n in range(len(self.regions)):
@@ -163,8 +164,7 @@ class GateRegions:
             for axis, end, other in self.beside(n):
                 if end == 0:
                     pairs.append(found[f"pairs_{axis}"] + (start[n], start[other]))
-        seeded = np.concatenate([found["seeded"] for found in labelled])
-        stays = settle(np.concatenate(size), seeded, np.concatenate(pairs), self.thresholds.min_voxels)
+        stays = settle(np.concatenate(size), np.concatenate(seeded), np.concatenate(pairs), self.thresholds.min_voxels)
         work.save(start=start, stays=stays)
 
     def clean(self, work: Any, number: int) -> None:
