@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     from gigascope.compression.fitting.volume_fit import Options
 
 F32 = 4
-# Python with torch, numba and zarr loaded; bytes per voxel of a brick with its halo; beside two shards. Peaks of
-# `gigascope run` on the crop and on the whole of the bench volume.
+# Python with torch, numba and zarr loaded, the kernels compiled before; bytes per voxel of a brick with its halo; what
+# is left of bricks that came before, per voxel of the volume and at most. Peaks of `gigascope run` on 0.1 to 34 million
+# voxels, with 0.04 to 2.7 million in a brick with its halo.
 TORCH_BYTES = 420 * 2**20
-FIT_BYTES = 163
-DECODE_BYTES = 90 * 2**20
+FIT_BYTES = 89
+LEFT_BYTES, MOST_LEFT = 8.4, 80 * 2**20
+# On a GPU, of a brick with its halo.
+FIT_GPU_BYTES = 163
+# Beside two shards of a decoded volume: pieces of it in float32, at most four times the volume. The same volumes, and
+# 105 million voxels.
+DECODE_BYTES = 110 * 2**20
 # The codecs loaded too; bytes per voxel that they are run on, and per voxel that is measured, as far as it is held at
 # once. Peaks on 0.1, 1.6, 12.8 and 115 million voxels, with all codecs, one and none.
 EVALUATE_BYTES = 600 * 2**20
@@ -47,8 +53,10 @@ NUMBA_BYTES = 110 * 2**20
 PHANTOM_BYTES = 21
 # A row of the table of cells.
 CELL_BYTES = 40
-# Evidence, masks, labels and counts of a voxel of a region.
+# Evidence, masks, labels and counts of a voxel of a region; of an eighth of at most so many voxels, from which the
+# scatter of the background is taken, kept, joined and sorted.
 REGION_BYTES = 24
+SAMPLE_BYTES, SAMPLED = 12, 16 * 64 * 128 * 256
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,9 @@ def estimate_gate_job(dataset: CompressionDataset, header: VolumeHeader, job: Jo
     cut = gate_plan(tuple(axes.values()))
     region = math.prod(min(s, n) for s, n in zip(cut.shards, cut.shape))
     memory, gpu = LIGHT_BYTES + SMALL_BYTES, 0
+    if cfg.mode != "intensity":
+        # the first job of all, in the same process where there is one part
+        memory += SAMPLE_BYTES * min(math.prod(header.shape[2:]), SAMPLED) // 8
     if job == "part":
         memory += REGION_BYTES * region
         if cfg.mode == "network":
@@ -205,10 +216,15 @@ def residual_target(cfg: Fit, facts: Mapping[str, Any]) -> dict[str, int] | None
 def estimate_fit(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
     """One brick with its halo at a time."""
     cfg = dataset.fit
-    seen = math.prod(min(n, b + 2 * cfg.halo) for n, b in zip(header.shape[2:], cfg.brick))
-    held = FIT_BYTES * seen
+    seen = math.prod(_seen(n, b, cfg.halo) for n, b in zip(header.shape[2:], cfg.brick))
+    memory = TORCH_BYTES + FIT_BYTES * seen + min(int(LEFT_BYTES * header.n_voxels), MOST_LEFT)
     seconds = 20 + 6e-8 * header.n_voxels * cfg.iterations
-    return Estimate(TORCH_BYTES + held, held, seconds, header.n_voxels // 20, 24, "mixture of Gaussians")
+    return Estimate(memory, FIT_GPU_BYTES * seen, seconds, header.n_voxels // 20, 24, "mixture of Gaussians")
+
+
+def _seen(n: int, brick: int, halo: int) -> int:
+    """Most that a brick and its halo have of an axis: there is a halo towards neighbours only."""
+    return min(n, brick + halo * min(2, -(-n // brick) - 1))
 
 
 def estimate_fit_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
@@ -222,8 +238,8 @@ def estimate_decode(dataset: CompressionDataset, header: VolumeHeader) -> Estima
     """One shard at a time."""
     shape = (*header.shape[:2], *(-(-n // f) for n, f in zip(header.shape[2:], dataset.decode.factor)))
     shard = math.prod(min(n, s) for n, s in zip(shape, shard_plan(shape, header.dtype).shards))
-    held = 2 * shard * header.itemsize + DECODE_BYTES
     n = math.prod(shape)
+    held = 2 * shard * header.itemsize + min(4 * n * header.itemsize, DECODE_BYTES)
     disk = int(1.15 * n * header.itemsize)
     return Estimate(TORCH_BYTES + held, held, 5 + n / 2e7, disk, 16, f"{n} voxels decoded")
 
