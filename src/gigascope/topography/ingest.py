@@ -80,7 +80,7 @@ def _plan(shape: tuple[int, ...], itemsize: int, chunk: tuple[int, int]) -> Shar
 
 
 def arrays_of(stack: NDArray, capture: FileCapture, *, colour: bool = True) -> Arrays:
-    """The arrays of one view, without the two axes of the view, by name.
+    """The arrays of one view, without the two axes of the view, by name; not copied where they need not be.
 
     Parameters
     ----------
@@ -90,8 +90,7 @@ def arrays_of(stack: NDArray, capture: FileCapture, *, colour: bool = True) -> A
     if capture.pattern is not None:
         return {GREEN: pack_green(stack, capture.pattern), **({BAYER: stack} if colour else {})}
     if capture.colours == 3:
-        rgb = {RGB: np.ascontiguousarray(np.moveaxis(stack, -1, 1))} if colour else {}
-        return {GREEN: np.ascontiguousarray(stack[..., 1]), **rgb}
+        return {GREEN: stack[..., 1], **({RGB: np.moveaxis(stack, -1, 1)} if colour else {})}
     return {GREEN: stack}
 
 
@@ -218,7 +217,7 @@ def refuse_wrong_pattern(capture: FileCapture) -> None:
         return
     there = np.argwhere(capture.present)
     chosen = there[np.unique(np.linspace(0, len(there) - 1, _CHECKED_VIEWS).astype(int))]
-    slices = np.stack([capture.read(int(r), int(c))[capture.shape[2] // 2] for r, c in chosen])
+    slices = np.stack([capture.one_slice(int(r), int(c), capture.shape[2] // 2) for r, c in chosen])
     check = check_green(slices, capture.pattern)
     if check.wrong:
         others = [p for p in PATTERNS if green_offset(p) != green_offset(capture.pattern)]
@@ -230,17 +229,30 @@ def refuse_wrong_pattern(capture: FileCapture) -> None:
         )
 
 
-def refuse_difference(stored: NDArray, read: NDArray, view: str, name: str) -> None:
+def refuse_difference(stored: Any, view: tuple[int, int], read: NDArray, where: str) -> None:
     """What was stored must be what the files say when they are read again.
+
+    Parameters
+    ----------
+    stored : array of the store, compared band by band
+    view : (view_row, view_col)
+    read : what was read of that view now
+    where : the array and the view, for the message
 
     Raises
     ------
     UserError : it is not
     """
-    if not np.array_equal(stored, read):
-        at = tuple(int(i) for i in np.argwhere(stored != read)[0])
-        what = f"{view}: {name} differs from its file at {at}: {stored[at]} was stored, {read[at]} is read now."
-        raise UserError(what, do="The files change while they are read, or the disk does not give the same twice.")
+    step = stored.plan.chunks[-2]
+    for top in range(0, read.shape[-2], step):
+        rows = slice(top, min(top + step, read.shape[-2]))
+        found, band = stored[(*view, ..., rows, slice(None))], read[..., rows, :]
+        found = found.reshape(band.shape)
+        if not np.array_equal(found, band):
+            at = tuple(int(i) for i in np.argwhere(found != band)[0])
+            place = (*at[:-2], at[-2] + top, at[-1])
+            what = f"{where} differs from its file at {place}: {found[at]} was stored, {band[at]} is read now."
+            raise UserError(what, do="The files change while they are read, or the disk does not give the same twice.")
 
 
 def attributes(capture: FileCapture, *, stage_up: bool, optics: Mapping[str, Any]) -> dict[str, Any]:

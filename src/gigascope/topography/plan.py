@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from gigascope.topography.capture.capture import FileCapture
 
 # Measured with `gigascope run`; the peak is in its last line, and in `gigascope info`.
-# Python with zarr, numba and Dask's threads loaded.
-LIGHT_BYTES = 260 * 2**20
-# Of a view, as often as it is held: as it was read, as it was turned round or cropped, packed green.
-VIEW_COPIES = 2.6
+# Python with zarr and Dask's threads loaded; with numba and the kernels that simulate too.
+LIGHT_BYTES = 100 * 2**20
+SIMULATION_BYTES = 260 * 2**20
 # Bytes a second that a view is read, written and checked at on two cores.
 BYTES_PER_S = 2e8
 # Float64 arrays of a view that simulating it holds, and bytes of the truth kept for each of its pixels.
@@ -41,6 +40,7 @@ class TopographyHeader:
     dtype : of the pixels
     pattern, colours : see :class:`gigascope.topography.capture.capture.Capture`
     dz_mm : step between slices
+    sensor : (rows, cols) that are read, of which a part may be kept
     flat_slices : of the flat target; 0: there is none
     mosaic_shape : (rows, cols) that a simulated instrument covers
     notes : what was chosen, and from where
@@ -51,6 +51,7 @@ class TopographyHeader:
     pattern: str | None
     colours: int
     dz_mm: float
+    sensor: tuple[int, int]
     flat_slices: int = 0
     mosaic_shape: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
@@ -69,6 +70,11 @@ class TopographyHeader:
     def view_bytes(self) -> int:
         """Bytes of one z-stack."""
         return math.prod(self.shape[2:]) * self.colours * self.itemsize
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of one z-stack as it is read."""
+        return self.shape[2] * math.prod(self.sensor) * self.colours * self.itemsize
 
     @property
     def stored_bytes(self) -> int:
@@ -114,6 +120,7 @@ def read_header(dataset: TopographyDataset) -> TopographyHeader:
         sample.pattern,
         sample.colours,
         _step(sample),
+        opened.whole_sensor,
         0 if flat is None else flat.shape[2],
         notes=(*sample.notes, *sample.warnings),
     )
@@ -141,6 +148,7 @@ def _simulated(dataset: TopographyDataset) -> TopographyHeader:
         ingest.bayer or instrument.capture.pattern,
         instrument.capture.colours,
         ingest.dz_mm or instrument.capture.dz_mm,
+        instrument.capture.shape[3:],
         instrument.flat_target.n_z,
         instrument.truth.mosaic_shape,
         (f"simulated instrument {cfg.preset}, specimen {cfg.specimen}, truth known",),
@@ -165,7 +173,7 @@ def estimate_synth(dataset: TopographyDataset, header: TopographyHeader) -> Esti
     disk = header.n_views * pixels * (n_z + flat + TRUTH_BYTES) + math.prod(header.mosaic_shape) * 21
     seconds = 20 + header.n_views * pixels * (n_z + flat) * rays / RAYS_PER_S
     files = header.n_views * (2 + 3) + 4 * tiles + 40
-    return Estimate(LIGHT_BYTES + held, 0, seconds, disk, files, f"{header.n_views} views and the truth")
+    return Estimate(SIMULATION_BYTES + held, 0, seconds, disk, files, f"{header.n_views} views and the truth")
 
 
 def estimate_synth_job(dataset: TopographyDataset, header: TopographyHeader, job: JobKind) -> Estimate:
@@ -180,10 +188,13 @@ def ingest_rounds(cfg: Ingest) -> int:
 
 
 def estimate_ingest(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:
-    """As many views as there are readers."""
+    """As many views as there are readers, each as it is read, and its green where that is packed."""
     cfg = dataset.ingest
     n_at_once = min(cfg.readers, header.n_views * (2 if header.flat_slices else 1))
-    held = int(VIEW_COPIES * header.view_bytes) * n_at_once
+    packed = math.prod(header.shape[2:]) * header.itemsize // 2 if header.pattern is not None else 0
+    # Zarr's pipeline holds what it compresses twice more
+    more = 2 * header.view_bytes if cfg.codec == "blosc" else 0
+    held = (header.read_bytes + packed + more) * n_at_once
     disk = header.n_views * (header.stored_bytes + header.flat_bytes)
     read = header.n_views * header.view_bytes
     n_arrays = 1 + (header.pattern is not None or header.colours == 3) + (header.flat_slices > 0)

@@ -27,6 +27,7 @@ class Acquisition:
     ----------
     sample, flat : z-stacks in ascending order of stage positions; flat is None where there is no flat target
     sensor : ((first, last + 1) rows, columns) of the sensor that they show
+    whole_sensor : (rows, columns) of the sensor
     stage_up : a larger stage position is nearer to the cameras
     optics : sensor_pitch_um, f_eff_mm, m_ref, ref_view, camera_pitch_mm; None where not known
     """
@@ -34,6 +35,7 @@ class Acquisition:
     sample: FileCapture
     flat: FileCapture | None
     sensor: tuple[tuple[int, int], tuple[int, int]]
+    whole_sensor: tuple[int, int]
     stage_up: bool
     optics: dict[str, Any]
 
@@ -69,7 +71,7 @@ def open_acquisition(
     if flat is not None:
         refuse_other_instrument(found, flat)
     stage_up = bool(first.facts.get("stage_up", cfg.stage_up))
-    return Acquisition(found, flat, sensor, stage_up, _optics(inputs, cfg, first, found))
+    return Acquisition(found, flat, sensor, first.shape[3:], stage_up, _optics(inputs, cfg, first, found))
 
 
 def _open(inputs: TopographyInputs | FlatTarget, cfg: Ingest, dz_mm: float | None) -> FileCapture:
@@ -142,7 +144,7 @@ def _only(capture: FileCapture, cfg: Ingest) -> FileCapture:
     view_rows = np.concatenate([np.arange(whole.scan[0]) + whole.scan[0] * i for i in rows])
     view_cols = np.concatenate([np.arange(whole.scan[1]) + whole.scan[1] * i for i in cols])
     chosen = np.ix_(view_rows, view_cols)
-    read = capture.read
+    read, one_slice = capture.read, capture.one_slice
     return replace(
         capture,
         grid=grid,
@@ -150,6 +152,7 @@ def _only(capture: FileCapture, cfg: Ingest) -> FileCapture:
         z_stage_mm=capture.z_stage_mm[chosen],
         present=capture.present[chosen],
         read_view=lambda row, col: read(int(view_rows[row]), int(view_cols[col])),
+        read_slice=lambda row, col, z: one_slice(int(view_rows[row]), int(view_cols[col]), z),
     )
 
 

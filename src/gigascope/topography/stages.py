@@ -114,7 +114,7 @@ def ingest_view(ctx: Context, cfg: config.Ingest, item: int) -> None:
     for name in list(found):
         array, block = ctx.work.array("raw", before + name), found.pop(name)
         if ctx.work.round > 0:
-            science.refuse_difference(array[row, col], block, capture.name(row, col), before + name)
+            science.refuse_difference(array, (row, col), block, f"{capture.name(row, col)}: {before}{name}")
             continue
         array[row, col] = block[None, None]
     if ctx.work.round == 0 and capture.present[row, col]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gigascope.errors import UserError
@@ -45,10 +44,13 @@ def kept_sensor(capture: FileCapture, crop: tuple[Span, Span] | None) -> tuple[F
     kept = ((top, bottom), (left, right))
     if kept == ((0, sizes[0]), (0, sizes[1])):
         return capture, kept
-    read = capture.read
+    read, one_slice = capture.read, capture.one_slice
 
     def read_kept(view_row: int, view_col: int) -> NDArray:
-        return np.ascontiguousarray(read(view_row, view_col)[:, top:bottom, left:right])
+        return read(view_row, view_col)[:, top:bottom, left:right]
+
+    def slice_kept(view_row: int, view_col: int, z: int) -> NDArray:
+        return one_slice(view_row, view_col, z)[top:bottom, left:right]
 
     shape = (*capture.shape[:3], bottom - top, right - left)
-    return replace(capture, shape=shape, read_view=read_kept, notes=notes), kept
+    return replace(capture, shape=shape, read_view=read_kept, read_slice=slice_kept, notes=notes), kept

@@ -15,6 +15,7 @@ from gigascope.topography.capture.grid import ViewGrid
 
 Shape = tuple[int, int, int, int, int]
 ReadView = Callable[[int, int], NDArray]
+ReadSlice = Callable[[int, int, int], NDArray]
 
 
 class Capture(Protocol):
@@ -60,6 +61,7 @@ class FileCapture:
     dz_known : False where `z_stage_mm` only counts slices
     xy_mm : (n_scan_y, n_scan_x, 2) float64, commanded stage positions (x, y); None where unknown
     best_slice : (view_rows, view_cols) int16 of the instrument's autofocus, -1 where unknown
+    read_slice : (view_row, view_col, z) -> one slice, where that is cheaper than the stack; None: it is not
     facts : what the source says of the instrument: sensor_pitch_um, f_eff_mm, m_ref, ref_view, stage_up and the like
     source_of : (view_row, view_col) -> the file of a view, for messages
     notes : choices made for the user, one sentence each
@@ -80,6 +82,7 @@ class FileCapture:
     dz_known: bool = True
     xy_mm: NDArray[np.float64] | None = None
     best_slice: NDArray[np.int16] | None = None
+    read_slice: ReadSlice | None = field(default=None, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict)
     source_of: Callable[[int, int], str] = field(default=lambda row, col: "", repr=False)
     notes: list[str] = field(default_factory=list)
@@ -87,7 +90,7 @@ class FileCapture:
     files: list[Path] = field(default_factory=list)
 
     def read(self, view_row: int, view_col: int) -> NDArray:
-        """See :meth:`Capture.read`; zeros for a view that is not there.
+        """See :meth:`Capture.read`; zeros for a view that is not there. May be a view of a larger array.
 
         Raises
         ------
@@ -100,6 +103,12 @@ class FileCapture:
         if stack.shape != wanted or stack.dtype != self.dtype:
             raise ShapeError(f"{self.path} gave {stack.shape} {stack.dtype}, expected {wanted} {self.dtype}")
         return stack
+
+    def one_slice(self, view_row: int, view_col: int, z: int) -> NDArray:
+        """One slice of a view, (rows, cols), or (rows, cols, 3) in colour; raises as :meth:`read` does."""
+        if self.read_slice is None or not self.present[view_row, view_col]:
+            return np.asarray(self.read(view_row, view_col)[z])
+        return self.read_slice(view_row, view_col, z)
 
     def name(self, view_row: int, view_col: int) -> str:
         """A view in words, with its file."""

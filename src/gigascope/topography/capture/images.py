@@ -6,7 +6,7 @@ import glob
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +41,17 @@ class Slices:
     orientations: tuple[int, ...]
     numbers: NDArray[np.int64]
 
+    def read_one(self, key: str, z: int) -> NDArray:
+        """(rows, cols), or (rows, cols, 3); raises as :func:`read_image` does."""
+        return read_image(self.files[z], replace(self.header, orientation=self.orientations[z]), key)
+
     def read(self, key: str) -> NDArray:
         """(n_z, rows, cols), or (n_z, rows, cols, 3); raises as :func:`read_image` does."""
         of = self.header
         shape = (len(self.files), of.rows, of.cols, *([3] if of.colours == 3 else []))
         stack = np.empty(shape, of.dtype)
-        for slice_, file, orientation in zip(stack, self.files, self.orientations):
-            slice_[...] = read_image(file, ImageHeader(of.rows, of.cols, of.colours, of.dtype, orientation), key)
+        for z, slice_ in enumerate(stack):
+            slice_[...] = self.read_one(key, z)
         return stack
 
 
@@ -90,6 +94,7 @@ def open_images(
         colours=of.colours,
         z_stage_mm=np.asarray(slices.numbers * step, np.float64)[None, None, :],
         read_view=lambda row, col: slices.read(KEY),
+        read_slice=lambda row, col, z: slices.read_one(KEY, z),
         present=np.ones((1, 1), bool),
         dz_known=dz_mm is not None,
         notes=notes,

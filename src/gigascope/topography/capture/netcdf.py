@@ -139,6 +139,12 @@ class _Raster:
             raise ValueError("a view that is not there")
         return read_stack(position, row, col)
 
+    def read_slice(self, view_row: int, view_col: int, z: int) -> NDArray:
+        position, row, col = self.at(view_row, view_col)
+        if position is None:
+            raise ValueError("a view that is not there")
+        return read_stack(position, row, col, slice(z, z + 1))[0]
+
     def source(self, view_row: int, view_col: int) -> str:
         position = self.at(view_row, view_col)[0]
         return "" if position is None else f"{position.file.parent.name}/{position.file.name}"
@@ -172,6 +178,7 @@ class _Raster:
             colours=1,
             z_stage_mm=z_mm,
             read_view=self.read,
+            read_slice=self.read_slice,
             present=present,
             dz_known=known,
             best_slice=None if (best < 0).all() else best,
@@ -181,8 +188,8 @@ class _Raster:
         )
 
 
-def read_stack(position: Position, row: int, col: int) -> NDArray:
-    """All slices of one camera, (n_z, rows, cols).
+def read_stack(position: Position, row: int, col: int, slices: slice = slice(None)) -> NDArray:
+    """Slices of one camera, by default all, (n_z, rows, cols).
 
     Raises
     ------
@@ -190,8 +197,8 @@ def read_stack(position: Position, row: int, col: int) -> NDArray:
     """
     import h5py
 
-    n_z, _, _, height, width = position.shape
-    stack = np.empty((n_z, height, width), position.dtype)
+    chosen = range(position.shape[0])[slices]
+    stack = np.empty((len(chosen), *position.shape[3:]), position.dtype)
     try:
         with h5py.File(position.file, "r", locking=False) as file:
             images = file[position.variable]
@@ -200,22 +207,22 @@ def read_stack(position: Position, row: int, col: int) -> NDArray:
                 if images.ndim == 4:
                     images.read_direct(stack, np.s_[row : row + 1, col : col + 1], np.s_[:])
                 else:
-                    images.read_direct(stack, np.s_[:, row, col])
+                    images.read_direct(stack, np.s_[slices, row, col])
                 return stack
         # HDF5 lets one thread read at a time and holds on to Python meanwhile; the frames lie in the file as they are.
-        _read_frames(position, row, col, start, stack)
+        _read_frames(position, row, col, start, chosen, stack)
     except (OSError, KeyError, ValueError, EOFError) as error:
         raise UserError(f"cannot be read ({error}).", where=position.file, do="Copy the file again.") from None
     return stack
 
 
-def _read_frames(position: Position, row: int, col: int, start: int, stack: NDArray) -> None:
-    n_z, n_rows, n_cols = position.shape[:3]
+def _read_frames(position: Position, row: int, col: int, start: int, chosen: range, stack: NDArray) -> None:
+    n_rows, n_cols = position.shape[1:3]
     frame = stack[0].nbytes
     with position.file.open("rb", buffering=0) as file:
-        for z in range(n_z):
+        for slice_, z in zip(stack, chosen):
             at = start + frame * ((z * n_rows + row) * n_cols + col)
-            view = memoryview(stack[z]).cast("B")
+            view = memoryview(slice_).cast("B")
             done = 0
             while done < frame:
                 read = os.preadv(file.fileno(), [view[done:]], at + done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,14 +117,22 @@ def ascending(capture: FileCapture, missing: Missing) -> FileCapture:
     if uneven:
         warnings.append(f"the steps of the stage are uneven in {_names(capture, uneven)}.")
     fill_absent(z_mm, capture.present)
-    read = capture.read
+    read, one_slice = capture.read, capture.one_slice
 
     def read_ascending(row: int, col: int) -> NDArray:
         order = orders.get((row, col))
         stack = read(row, col)
-        return stack if order is None else np.ascontiguousarray(stack[order])
+        if order is None:
+            return stack
+        # turned round without a copy: a view may be as large as what else a job holds
+        return stack[::-1] if (np.diff(order) == -1).all() else stack[order]
 
-    return replace(capture, z_stage_mm=z_mm, read_view=read_ascending, notes=notes, warnings=warnings)
+    def slice_ascending(row: int, col: int, z: int) -> NDArray:
+        order = orders.get((row, col))
+        return one_slice(row, col, z if order is None else int(order[z]))
+
+    arranged: dict[str, Any] = {"read_view": read_ascending, "read_slice": slice_ascending}
+    return replace(capture, z_stage_mm=z_mm, notes=notes, warnings=warnings, **arranged)
 
 
 def _refuse_lost(capture: FileCapture, z_mm: NDArray[np.float64], lost: list[tuple[tuple[int, int], Steps]]) -> None:
