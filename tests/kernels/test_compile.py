@@ -19,6 +19,7 @@ POINTERS = {
     torch.int32: "*i32",
     torch.int64: "*i64",
     torch.uint8: "*u8",
+    torch.uint16: "*u16",
 }
 TARGET = ("cuda", 90, 32)
 LAUNCHED = {"_project", "_backproject"}
@@ -26,6 +27,7 @@ LAUNCHED |= {"_gradient", "_gradient_adjoint", "_dual_step", "_primal_step", "_d
 LAUNCHED |= {"_prepare", "_reject", "_evaluate", "_raw_moments", "_raw_squares", "_add_moments", "_add_squares"}
 LAUNCHED |= {"_parameter_gradients", "_adam", "_evaluate_points"}
 LAUNCHED |= {"_filter", "_scatter_rows", "_shift_sums", "_translate", "_resample"}
+LAUNCHED |= {"_steepness", "_map_forward", "_map_back", "_splat", "_predict", "_gradients", "_blend"}
 
 
 class Compiling:
@@ -63,14 +65,18 @@ class Compiling:
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the kernels that were compiled; those that kernels call stay as they are."""
+    from gigascope.kernels.filters import cuda as filters
     from gigascope.kernels.gaussians import cuda as gaussians
     from gigascope.kernels.gaussians import cuda_adam, cuda_bins, cuda_points
+    from gigascope.kernels.ortho import cuda as ortho
+    from gigascope.kernels.ortho import cuda_blend, cuda_splat
     from gigascope.kernels.projector import cuda as projector
     from gigascope.kernels.tv import cuda as tv
     from gigascope.kernels.warp import cuda as warp
 
     seen: list[str] = []
-    for module in (projector, tv, warp, gaussians, cuda_adam, cuda_bins, cuda_points):
+    volumes = (projector, tv, warp, gaussians, cuda_adam, cuda_bins, cuda_points)
+    for module in (*volumes, filters, ortho, cuda_splat, cuda_blend):
         for name in LAUNCHED & set(vars(module)):
             monkeypatch.setattr(module, name, Compiling(getattr(module, name), seen))
     return seen
@@ -117,4 +123,31 @@ def test_every_triton_kernel_compiles(compiled, shape, n_s):
     state = torch.zeros(n, 11), torch.zeros(n, 11), torch.zeros(n, dtype=torch.int32)
     ranges = (0.9, 0.99), 1e-12, (0.0, 1.0), (0.0,) * 6
     gaussians.adam_(*mixture[:4], gradients, *state, (0.1,) * 4, *ranges)
+    topography(views)
     assert set(compiled) == LAUNCHED
+
+
+def topography(views: torch.Tensor) -> None:
+    """The kernels of z-stacks and mosaics, on images of the shape (n, rows, columns) of `views`."""
+    from gigascope.kernels.filters import cuda as filters
+    from gigascope.kernels.ortho import cuda as ortho
+    from gigascope.kernels.ortho import cuda_blend
+
+    (n, *shape), nowhere = views.shape, torch.zeros(0, dtype=torch.float64)
+    for dtype in (torch.uint8, torch.uint16, torch.float32):
+        filters.sharpness(views.to(dtype), 8.0, 2.0, "replicate", 1.0)
+    filters.gaussian(views, 2.0, 3.0, "zero")
+    table, corners = torch.zeros(n, 21, dtype=torch.float64), torch.zeros(n, 2, dtype=torch.float64)
+    for distortion in (nowhere, torch.zeros(2, dtype=torch.float64)):
+        for heights in (None, views, views.double()):
+            ortho.coordinates(table, distortion, (4, 5), corners, shape, 1.0, heights, torch.float32)
+        ortho.pixels(table, distortion, (4, 5), (0, 0), shape, torch.float64)
+    coords, group = torch.zeros(n, 2, *shape), torch.zeros(n, dtype=torch.int64)
+    for border in ("drop", "wrap", "clamp"):
+        _, mosaic, weights = ortho.splat_predict(views, coords, group, 1, shape, border, True)
+        for through in (False, True):
+            ortho.splat_predict_backward(views, views, coords, group.int(), mosaic, weights, border, through)
+    view, light = table + 1, torch.zeros(n, 8, dtype=torch.float64)
+    for dtype, confidence, mode in ((torch.uint8, views, "mean"), (torch.uint16, None, "best")):
+        maps = views, torch.zeros(n, *shape, 3, dtype=dtype), confidence, light, corners.long()
+        cuda_blend.blend(view, nowhere, shape, *maps, (0, 0), shape, 0.1, 3.0, 128.0, 0.01, mode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gigascope.kernels import gaussians, integer_field, projector, tv, warp
+from gigascope.kernels import filters, gaussians, integer_field, ortho, projector, tv, warp
 
 
 def warm() -> None:
@@ -48,6 +48,26 @@ def warm() -> None:
     row = torch.zeros(1, 21, dtype=torch.int64)
     row[:, 7:10], row[:, 13] = 1 << 31, 1 << 32
     integer_field.add_(torch.zeros(3, 4, 5, dtype=torch.int64), row, (0, 0, 0))
+    _warm_topography()
+
+
+def _warm_topography() -> None:
+    """Filters of z-stacks, maps, splat and blend."""
+    for dtype in (torch.uint8, torch.uint16, torch.float32):
+        stack = torch.ones(1, 4, 5, dtype=dtype)
+        filters.gaussian(stack, 0.5)
+        filters.sharpness(stack)
+    one, zero = torch.ones(2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
+    normal = torch.tensor([[0.0, 0.0, -1.0]] * 2, dtype=torch.float64)
+    views = ortho.view_table((4, 5), 1.0, one, normal, 0 * one, zero, one), 0 * one[:1], (4, 5)
+    heights = torch.zeros(2, 4, 5, requires_grad=True)
+    ortho.coordinates(*views, zero, (4, 5))
+    coords, group = ortho.coordinates(*views, zero, (4, 5), heights), torch.zeros(2, dtype=torch.int64)
+    ortho.pixels(*views, (0, 0), (4, 5))
+    ortho.splat_predict(heights, coords, group, (4, 5))[0].nan_to_num().sum().backward()
+    for dtype in (torch.uint8, torch.uint16, torch.float32):
+        colours = torch.ones(2, 4, 5, 3, dtype=dtype)
+        ortho.blend(*views, heights.detach(), colours, zero.long(), (0, 0), (4, 5), 0.1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,195 @@
+"""Blended gather on the CPU: blocks of the tile, the views of a block row by row, then its pixels one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numba import prange
+from torch import Tensor
+
+from gigascope.kernels.ortho.blocks import BLOCK, members
+from gigascope.kernels.ortho.lines import SCRATCH, pixel_line
+from gigascope.kernels.ortho.reference_blend import MAD
+from gigascope.kernels.parallel import inline_kernel, parallel_kernel
+
+
+def blend(
+    table: Tensor,
+    distortion: Tensor,
+    size: Sequence[int],
+    heights: Tensor,
+    colours: Tensor,
+    confidence: Tensor | None,
+    photometric: Tensor,
+    corners: Tensor,
+    start: Sequence[int],
+    shape: Sequence[int],
+    least_gate: float,
+    gate: float,
+    feather: float,
+    epsilon: float,
+    mode: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """See :func:`gigascope.kernels.ortho.blend`; all contiguous."""
+    lists = members(table, distortion, size, corners, heights.shape[1:], start, shape)
+    owners = lists.flatten(0, 1).nonzero()
+    starts = np.searchsorted(owners[:, 0].numpy(), np.arange(lists.shape[0] * lists.shape[1] + 1))
+    n_channels = colours.shape[3]
+    colour, rest = torch.empty(*shape, n_channels), torch.empty(4, *shape)
+    trust = np.empty((0, 0, 0), dtype=np.float32) if confidence is None else confidence.numpy()
+    views = table.numpy(), distortion.numpy(), np.array(size), photometric.numpy(), corners.numpy()
+    options = (float(least_gate), float(gate), float(feather), float(epsilon), mode == "best")
+    work = 200 * rest.numel() * owners.shape[0] / max(1, lists.shape[0] * lists.shape[1])
+    _blend(
+        *views, starts, owners[:, 1].contiguous().numpy(), lists.shape[1], np.array(start), *options,
+        heights.numpy(), trust, colours.numpy(), colour.numpy(), rest.numpy(), work=work,
+    )  # fmt: skip
+    return colour.movedim(2, 0).contiguous(), *rest.unbind(0)  # type: ignore[return-value]
+
+
+@inline_kernel
+def _bilinear(values, i, j, below, right, f, g):
+    """Sample of a map at row i + f and column j + g."""
+    upper = (1.0 - g) * values[i, j] + g * values[i, right]
+    return (1.0 - f) * upper + f * ((1.0 - g) * values[below, j] + g * values[below, right])
+
+
+@inline_kernel
+def _light(correction, y, x):
+    """Factor of the illumination polynomial."""
+    linear = 1.0 + correction[2] + correction[3] * x + correction[4] * y
+    return linear + correction[5] * x * x + correction[6] * y * y + correction[7] * x * y
+
+
+@inline_kernel
+def _sort(values, n):
+    """Insertion: a pixel has about six views."""
+    for a in range(1, n):
+        value, b = values[a], a
+        while b > 0 and values[b - 1] > value:
+            values[b] = values[b - 1]
+            b -= 1
+        values[b] = value
+
+
+@inline_kernel
+def _robust_limits(h, n, gate, least_gate, scratch):
+    """Median of n heights, and how far from it one may be."""
+    for a in range(n):
+        scratch[a] = h[a]
+    _sort(scratch, n)
+    middle = 0.5 * (scratch[(n - 1) // 2] + scratch[n // 2])
+    for a in range(n):
+        scratch[a] = abs(h[a] - middle)
+    _sort(scratch, n)
+    spread = MAD * 0.5 * (scratch[(n - 1) // 2] + scratch[n // 2])
+    return middle, gate * max(spread, least_gate)
+
+
+@inline_kernel
+def _sample_view(
+    height, trust, colour, correction, corner, size, rows, columns, feather, epsilon, h_line, w_line, c_lines
+):
+    """Heights, weights (0 where unseen) and colours of one view along a line of mosaic pixels."""
+    crop_r, crop_c = height.shape
+    larger = float(max(size[0], size[1]))
+    for j in range(rows.size):
+        r, c = rows[j], columns[j]
+        edge = min(min(r, size[0] - 1.0 - r), min(c, size[1] - 1.0 - c))
+        at_r, at_c = r - corner[0], c - corner[1]
+        w_line[j] = 0.0
+        # a comparison that fails where the coordinates are no numbers
+        if not (edge >= 0.0 and at_r >= 0.0 and at_c >= 0.0 and at_r <= crop_r - 1.0 and at_c <= crop_c - 1.0):
+            continue
+        i, k = np.uint64(at_r), np.uint64(at_c)
+        f, g = at_r - i, at_c - k
+        # unsigned: numba asks of every signed index whether it counts from the end
+        below, right = np.uint64(min(at_r + 1.0, crop_r - 1.0)), np.uint64(min(at_c + 1.0, crop_c - 1.0))
+        h = _bilinear(height, i, k, below, right, f, g)
+        confidence = epsilon
+        if trust.size > 0:
+            confidence += _bilinear(trust, i, k, below, right, f, g)
+        fall = min(1.0, (edge + 0.5) / feather)
+        weight = fall * fall * confidence
+        if h != h or not weight > 0.0:
+            continue
+        h_line[j], w_line[j] = h, weight
+        light = _light(correction, (r - 0.5 * size[0]) / larger, (c - 0.5 * size[1]) / larger)
+        for channel in range(colour.shape[2]):
+            upper = (1.0 - g) * colour[i, k, channel] + g * colour[i, right, channel]
+            lower = (1.0 - g) * colour[below, k, channel] + g * colour[below, right, channel]
+            value = (1.0 - f) * upper + f * lower
+            c_lines[j, channel] = (correction[0] * value + correction[1]) * light
+
+
+@inline_kernel
+def _blend_pixel(h, w, colours, n, limits, best, out_colour, out):
+    """Blend the n views of a pixel, given in their order; `out` is height, weight, number, deviation."""
+    middle, limit = limits
+    total = mean = largest = 0.0
+    n_used, chosen = 0, 0
+    out_colour[:] = 0
+    for a in range(n):
+        if abs(h[a] - middle) <= limit:
+            n_used += 1
+            total += w[a]
+            mean += w[a] * (h[a] - middle)
+            if w[a] > largest:
+                largest, chosen = w[a], a
+            for channel in range(out_colour.size):
+                out_colour[channel] += w[a] * colours[a, channel]
+    mean = middle + mean / total
+    variance = 0.0
+    for a in range(n):
+        if abs(h[a] - middle) <= limit:
+            variance += w[a] * (h[a] - mean) * (h[a] - mean)
+    for channel in range(out_colour.size):
+        out_colour[channel] = colours[chosen, channel] if best else out_colour[channel] / total
+    out[0] = h[chosen] if best else mean
+    out[1], out[2] = total, n_used
+    out[3] = np.sqrt(variance / total) if n_used > 1 else np.nan
+
+
+@parallel_kernel
+def _blend(
+    table, distortion, size, photometric, corners, starts, owners, n_across, start, least_gate, gate, feather, epsilon,
+    best, heights, trust, colours, colour, rest,
+):  # fmt: skip
+    n_rows, n_cols, n_channels = colour.shape
+    for block in prange(starts.size - 1):
+        row_0, col_0 = block // n_across * BLOCK, block % n_across * BLOCK
+        width, n_views = min(BLOCK, n_cols - col_0), starts[block + 1] - starts[block]
+        scratch, rc = np.empty((SCRATCH, width)), np.empty((2, width))
+        h_lines, w_lines = np.empty((n_views, width)), np.empty((n_views, width))
+        c_lines = np.empty((n_views, width, n_channels))
+        h, w, c, order = np.empty(n_views), np.empty(n_views), np.empty((n_views, n_channels)), np.empty(n_views)
+        out, out_colour = np.empty(4), np.empty(n_channels)
+        for row in range(row_0, min(row_0 + BLOCK, n_rows)):
+            for a in range(n_views):
+                k = owners[starts[block] + a]
+                at_row, at_col = float(start[0] + row), float(start[1] + col_0)
+                pixel_line(table[k], distortion, size, at_row, at_col, scratch, rc[0], rc[1])
+                confidence = trust[k] if trust.size > 0 else trust[:, :, 0]
+                _sample_view(
+                    heights[k], confidence, colours[k], photometric[k], corners[k], size, rc[0], rc[1], feather,
+                    epsilon, h_lines[a], w_lines[a], c_lines[a],
+                )  # fmt: skip
+            for j in range(width):
+                n = 0
+                for a in range(n_views):
+                    if w_lines[a, j] > 0.0:
+                        h[n], w[n] = h_lines[a, j], w_lines[a, j]
+                        for channel in range(n_channels):
+                            c[n, channel] = c_lines[a, j, channel]
+                        n += 1
+                col = col_0 + j
+                if n > 0:
+                    limits = _robust_limits(h, n, gate, least_gate, order)
+                    _blend_pixel(h, w, c, n, limits, best, out_colour, out)
+                    colour[row, col, :] = out_colour
+                    rest[:, row, col] = out
+                else:
+                    colour[row, col, :] = np.nan
+                    rest[0, row, col], rest[1, row, col], rest[2, row, col], rest[3, row, col] = np.nan, 0, 0, np.nan
