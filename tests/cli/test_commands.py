@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def test_help_does_not_import_torch() -> None:
 CHAINS = {
     "tomography": ["ingest", "prealign", "reconstruct", "halves", "evaluate", "report"],
     "compression": ["ingest", "gate", "fit", "decode", "evaluate", "report"],
+    "topography": ["synth", "ingest"],
 }
 
 
@@ -106,3 +108,18 @@ def test_wrong_option_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as exit_:
         main(["check", "--nonsense"])
     assert exit_.value.code == 2
+
+
+def test_check_lists_the_jobs_of_stages_that_are_cut_into_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "neurons.yaml").write_text(
+        "pipeline: compression\nname: neurons\ninputs: {phantom: {shape: [64, 256, 256]}}\nfit: {parts: 4, sweeps: 1}\n"
+    )
+    text = run(capsys, "check", str(tmp_path / "neurons.yaml"))
+    assert re.search(r"^gate +1 ", text, re.MULTILINE)
+    # one round of every brick alone, eight that mend the seams
+    assert re.search(r"^fit part +36 ", text, re.MULTILINE)
+    assert re.search(r"^fit open +1 ", text, re.MULTILINE)
+    assert re.search(r"^fit gather +1 ", text, re.MULTILINE)
+    assert "those of one job" in text

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from gigascope.check import estimates
+from gigascope.check import needs, read_header
 from gigascope.compression.bench_volume import BenchVolume
 from gigascope.config.dataset import load_dataset
 from gigascope.store import plan
@@ -106,8 +106,9 @@ def measured(
         config = write_dataset(folder, {**tiny, "inputs": inputs}, {"fit": FIT})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(plan, "SHARD_TARGET", SHARD)
-            needs = estimates(load_dataset(config))
-        return Measured(config, {stage: needs[f"compression.{stage}"].memory for stage in STAGES}, {})
+            dataset = load_dataset(config)
+            said = {need.stage: need.each.memory for need in needs(dataset, read_header(dataset))}
+        return Measured(config, {stage: said[f"compression.{stage}"] for stage in STAGES}, {})
 
     return of
 

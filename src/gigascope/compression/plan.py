@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +118,12 @@ def kept_shape(header: VolumeHeader) -> dict[str, int]:
     return {axis: n for axis, n in zip(AXES, header.shape) if axis in "zyx" or n > 1}
 
 
+def _size(shape: Iterable[int]) -> str:
+    """For a person: times and channels only where there are several."""
+    t, c, z, y, x = shape
+    return " x ".join(str(n) for n in (*(n for n in (t, c) if n > 1), z, y, x))
+
+
 def _files(plan: ShardPlan, axes: Iterable[str]) -> int:
     """Of an image with its pyramid: shards, and the metadata of every level, the group and the checksums."""
     levels = level_plans(plan, tuple(axes))
@@ -147,7 +153,7 @@ def estimate_ingest(dataset: CompressionDataset, header: VolumeHeader) -> Estima
         5 + header.n_voxels / 1.5e7,
         int(1.15 * header.n_voxels * bytes_) + CELL_BYTES * cells,
         _files(cut, axes) + 20,
-        f"{header.shape} {header.dtype}",
+        f"{_size(header.shape)} {header.dtype}",
     )
 
 
@@ -158,10 +164,22 @@ def gate_rounds(cfg: Gate) -> int:
 
 def estimate_gate(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
     """One region at a time."""
-    return estimate_gate_job(dataset, header, "part")
+    return _estimate_gate(dataset, header, "part")
 
 
 def estimate_gate_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
+    """The empty store; a share of the regions in one round; the coarser levels."""
+    whole = _estimate_gate(dataset, header, job)
+    if job == "part":
+        jobs = dataset.gate.parts * gate_rounds(dataset.gate)
+        seconds, disk = 5 + whole.seconds / jobs, int(whole.disk / 1.15) // jobs
+        return replace(whole, seconds=seconds, disk=disk, shape="its regions")
+    if job == "gather":
+        return replace(whole, disk=whole.disk - int(whole.disk / 1.15))
+    return replace(whole, seconds=5, disk=0, files=4, shape="an empty mask")
+
+
+def _estimate_gate(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
     """Evidence, masks and labels of a region; points and activations of the network."""
     cfg, axes = dataset.gate, kept_shape(header)
     cut = gate_plan(tuple(axes.values()))
@@ -180,7 +198,7 @@ def estimate_gate_job(dataset: CompressionDataset, header: VolumeHeader, job: Jo
     if cfg.mode == "network":
         weights = cfg.network.width**2 * (cfg.network.depth - 1)
         seconds += 6 * weights * (cfg.network.steps * cfg.network.batch + header.n_voxels / 3) / 5e10
-    disk, shape = int(1.15 * header.n_voxels), f"{header.shape} occupancy"
+    disk, shape = int(1.15 * header.n_voxels), "occupancy of " + _size(header.shape)
     return Estimate(memory, gpu, seconds, disk, _files(cut, axes) + 4, shape)
 
 
@@ -228,10 +246,16 @@ def _seen(n: int, brick: int, halo: int) -> int:
 
 
 def estimate_fit_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
-    """A part has its share of the bricks."""
-    whole = estimate_fit(dataset, header)
-    parts = dataset.fit.parts if job == "part" else 1
-    return Estimate(whole.memory, whole.gpu_memory, whole.seconds / parts, whole.disk, whole.files, whole.shape)
+    """Trials for the target; a share of the bricks in one round; the file."""
+    whole, cfg = estimate_fit(dataset, header), dataset.fit
+    if job == "part":
+        seconds = 10 + whole.seconds / (cfg.parts * fit_rounds(cfg))
+        return replace(whole, seconds=seconds, disk=whole.disk // cfg.parts, shape="Gaussians of its bricks")
+    if job == "gather":
+        return replace(whole, seconds=10 + header.n_voxels / 1e6)
+    searched = cfg.ratio is not None or cfg.bytes is not None or cfg.psnr is not None
+    seconds = 10 + header.n_voxels / 2e7 + (whole.seconds / 4 if searched else 0)
+    return replace(whole, seconds=seconds, disk=0, files=4, shape="lambda for the target")
 
 
 def estimate_decode(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
@@ -241,14 +265,18 @@ def estimate_decode(dataset: CompressionDataset, header: VolumeHeader) -> Estima
     n = math.prod(shape)
     held = 2 * shard * header.itemsize + min(4 * n * header.itemsize, DECODE_BYTES)
     disk = int(1.15 * n * header.itemsize)
-    return Estimate(TORCH_BYTES + held, held, 5 + n / 2e7, disk, 16, f"{n} voxels decoded")
+    return Estimate(TORCH_BYTES + held, held, 5 + n / 2e7, disk, 16, "decoded, " + _size(shape))
 
 
 def estimate_decode_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
-    """A part has its share of the shards."""
-    whole = estimate_decode(dataset, header)
-    parts = dataset.decode.parts if job == "part" else 1
-    return Estimate(whole.memory, whole.gpu_memory, whole.seconds / parts, whole.disk, whole.files, whole.shape)
+    """The empty store; a share of its shards; the coarser levels."""
+    whole, parts = estimate_decode(dataset, header), dataset.decode.parts
+    if job == "part":
+        seconds, disk = 5 + whole.seconds / parts, int(whole.disk / 1.15) // parts
+        return replace(whole, seconds=seconds, disk=disk, shape="its shards")
+    if job == "gather":
+        return replace(whole, disk=whole.disk - int(whole.disk / 1.15))
+    return replace(whole, seconds=5, disk=0, files=4, shape="an empty volume")
 
 
 def estimate_evaluate(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
