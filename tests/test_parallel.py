@@ -94,6 +94,12 @@ def test_crew_fits_gpus_cpus_and_items(n_gpus: int, n_items: int, cpus: int, at_
     assert choose_crew(n_gpus, n_items, threads=4, at_once=at_once, cpus=cpus) == crew
 
 
+def test_no_more_items_at_once_than_there_are() -> None:
+    assert choose_crew(0, 1, threads=2, at_once=4, cpus=2) == Crew()
+    assert choose_crew(0, 3, threads=2, at_once=4, cpus=2) == Crew(at_once=3)
+    assert choose_crew(0, 0, threads=2, at_once=4, cpus=2) == Crew()
+
+
 def test_cpus_are_those_that_the_job_was_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
         monkeypatch.delenv(name, raising=False)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gigascope.workflow import Workflow
+
 from .checkout import Checkout, Job, configs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
@@ -104,3 +106,25 @@ def test_parts_have_jobs_and_leave_the_result(topography: Checkout) -> None:
     assert changed("simulated", "ingest") | opened | parts <= topography.planned()
     topography.snakemake("--until", "topography_ingest")
     assert topography.attributes("simulated/raw")["digest"] == digest
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        "stacks: 'none/cam{camera_row}_{camera_col}.tif'",
+        "images: none/*.png",
+        "captures: [stack, none]",
+    ],
+)
+def test_optional_dataset_without_its_files_is_left_out(
+    inputs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path)
+    Path("far.yaml").write_text(f"pipeline: topography\nname: far\noptional: true\ninputs: {{{inputs}}}\n")
+    there = "stack/s{camera_col}.png" if "stacks" in inputs else "stack" if "captures" in inputs else "stack/s*.png"
+    key = inputs.partition(":")[0]
+    Path("near.yaml").write_text(f"pipeline: topography\nname: near\noptional: true\ninputs: {{{key}: '{there}'}}\n")
+    found = Workflow.load({"datasets": ["far.yaml", "near.yaml"]})
+    assert list(found.datasets) == ["near"]
+    assert "far is left out: none" in found.notes[0]

@@ -118,9 +118,9 @@ def ingest_view(ctx: Context, cfg: config.Ingest, item: int) -> None:
             continue
         array[row, col] = block[None, None]
     if ctx.work.round == 0 and capture.present[row, col]:
-        ctx.work.metrics |= science.metrics_of(science.view_facts(stack))
-    ctx.work.metrics["MB"] = stack.nbytes / 1e6
-    ctx.work.metrics["MB/s"] = stack.nbytes / 1e6 / max(1e-9, time.monotonic() - begun)
+        ctx.work.metrics["facts"] = science.metrics_of(science.view_facts(stack))
+    megabytes, seconds = stack.nbytes / 1e6, time.monotonic() - begun
+    ctx.work.metrics |= {"MB": megabytes, "MB/s": megabytes / max(1e-9, seconds)}
 
 
 def _acquisition(ctx: Context, cfg: config.Ingest) -> Any:
@@ -159,7 +159,7 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
         if capture is None:
             continue
         views = {(n // capture.shape[1], n % capture.shape[1]): first + n for n in range(capture.present.size)}
-        metrics = {view: ctx.work.metrics_of(item, 0) for view, item in views.items() if capture.present[view]}
+        metrics = {view: ctx.work.metrics_of(item, 0)["facts"] for view, item in views.items() if capture.present[view]}
         for message in science.warnings(capture, metrics, "views of the flat target" if before else "views"):
             ctx.warn(message)
         store.write_table(f"{before}views", *science.facts_table(capture, metrics))

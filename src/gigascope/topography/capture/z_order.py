@@ -117,6 +117,11 @@ def ascending(capture: FileCapture, missing: Missing) -> FileCapture:
     if uneven:
         warnings.append(f"the steps of the stage are uneven in {_names(capture, uneven)}.")
     fill_absent(z_mm, capture.present)
+    return replace(capture, z_stage_mm=z_mm, notes=notes, warnings=warnings, **_reading_in(orders, capture))
+
+
+def _reading_in(orders: dict[tuple[int, int], NDArray[np.int64]], capture: FileCapture) -> dict[str, Any]:
+    """Functions that read views and slices in another order, for the views that have one."""
     read, one_slice = capture.read, capture.one_slice
 
     def read_ascending(row: int, col: int) -> NDArray:
@@ -131,8 +136,7 @@ def ascending(capture: FileCapture, missing: Missing) -> FileCapture:
         order = orders.get((row, col))
         return one_slice(row, col, z if order is None else int(order[z]))
 
-    arranged: dict[str, Any] = {"read_view": read_ascending, "read_slice": slice_ascending}
-    return replace(capture, z_stage_mm=z_mm, notes=notes, warnings=warnings, **arranged)
+    return {"read_view": read_ascending, "read_slice": slice_ascending}
 
 
 def _refuse_lost(capture: FileCapture, z_mm: NDArray[np.float64], lost: list[tuple[tuple[int, int], Steps]]) -> None:
