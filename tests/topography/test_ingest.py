@@ -163,12 +163,15 @@ def test_stage_that_runs_downwards_gives_the_same_store(tmp_path: Path, rng: np.
     made = acquisition(rng)
     made.write_captures(tmp_path / "up")
     down = Acquisition(made.images[:, :, :, :, ::-1], made.y_mm, made.x_mm, made.z_mm[::-1])
-    down.write_captures(tmp_path / "down", best=False)
+    down.write_captures(tmp_path / "down")
     up = ingest(tmp_path, f"captures: {tmp_path}/up")
     other = ingest(tmp_path, f"captures: {tmp_path}/down", "other")
     for name in ("green", "bayer", "z_stage_mm"):
         np.testing.assert_array_equal(up.member(name)[:], other.member(name)[:])
     assert any("ran downwards in 24 of 24 views" in note for note in other.attrs["notes"])
+    # the autofocus chose the second slice that was taken
+    assert (up.member("best_slice")[:] == 1).all()
+    assert (other.member("best_slice")[:] == 3).all()
 
 
 def test_holes_are_marked_where_that_is_wanted(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -121,8 +121,12 @@ def ascending(capture: FileCapture, missing: Missing) -> FileCapture:
 
 
 def _reading_in(orders: dict[tuple[int, int], NDArray[np.int64]], capture: FileCapture) -> dict[str, Any]:
-    """Functions that read views and slices in another order, for the views that have one."""
+    """Functions that read views and slices in another order, and the best slices in it, for views that have one."""
     read, one_slice = capture.read, capture.one_slice
+    best = None if capture.best_slice is None else capture.best_slice.copy()
+    for view, order in orders.items():
+        if best is not None and best[view] >= 0:
+            best[view] = np.flatnonzero(order == best[view])[0]
 
     def read_ascending(row: int, col: int) -> NDArray:
         order = orders.get((row, col))
@@ -136,7 +140,7 @@ def _reading_in(orders: dict[tuple[int, int], NDArray[np.int64]], capture: FileC
         order = orders.get((row, col))
         return one_slice(row, col, z if order is None else int(order[z]))
 
-    return {"read_view": read_ascending, "read_slice": slice_ascending}
+    return {"read_view": read_ascending, "read_slice": slice_ascending, "best_slice": best}
 
 
 def _refuse_lost(capture: FileCapture, z_mm: NDArray[np.float64], lost: list[tuple[tuple[int, int], Steps]]) -> None:
