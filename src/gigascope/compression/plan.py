@@ -38,8 +38,6 @@ DECODE_BYTES = 110 * 2**20
 EVALUATE_BYTES = 600 * 2**20
 COMPARED_BYTES, MEASURED_BYTES = 74, 39
 MOST_MEASURED = 2**26
-# Noise variances of squared error that a bit is worth where no target is given.
-DEFAULT_LAMBDA = 4.0
 AXES = ("t", "c", "z", "y", "x")
 # Measured with `gigascope run` on volumes of 1 MB to 1 GiB; the peak is in its last line, and in `gigascope info`.
 # Python with torch, scipy and zarr loaded, without the kernels.

@@ -155,7 +155,7 @@ def open_fit(ctx: Context, cfg: config.Fit) -> WorkPlan:
     signal = [n for n, _ in found]
     means = fit.mean_signal(found)
     target = lambda_search.Target(fit.target_bytes(cfg.ratio, cfg.bytes), cfg.psnr)
-    lam, samples = cfg.lambda_ or plan.DEFAULT_LAMBDA, list[Any]()
+    lam, samples = cfg.lambda_ or fit.default_rate(means), list[Any]()
     if target.bytes is not None or target.psnr is not None:
         lam, samples = lambda_search.search(fit, means, signal, target, lambda n, s: ctx.solve(n, s, what=n))
         ctx.log.info("lambda %.4g for the target, from %d trials", lam, len(samples))

@@ -176,7 +176,8 @@ class Fit(Section):
         alias="lambda",
         description=(
             "target: squared error that one bit is worth, in variances of the noise, or of 2/256 of the range where "
-            "the noise is less (0.4 to 16, smaller is better and larger); none and no other target: 4"
+            "the noise is less (0.4 to 16, smaller is better and larger); none and no other target: 4 variances of the "
+            "noise, or of a twentieth of the mean signal"
         ),
     )
     weight: Literal["psnr", "fg", "ml", "edge"] = Field(

@@ -42,6 +42,9 @@ ROUNDING_VARIANCE = 1 / 12
 # Standard deviation of an error that nobody sees, of the range: two grey values of a screen. Smaller noise, of volumes
 # that were deconvolved or denoised, is no measure of what a bit is worth.
 VISIBLE = 2 / 256
+# Without a target, a bit is spent where it saves so many variances of the noise, or of this share of the mean signal.
+# A few bright voxels may set the range, so that what is faint beside it is most of the specimen.
+DEFAULT_RATE, FAINT = 4.0, 1 / 20
 # Contribution at which Gaussians end, in noise standard deviations of the background, and at least (of the range).
 EPS_SD = 0.25
 MIN_EPS = 1e-4
@@ -214,6 +217,17 @@ class VolumeFit:
             float(f"{max(MIN_EPS, EPS_SD * background_sd / scale):.4g}"),
             (depth, height, width),
         )
+
+    def default_rate(self, means: Sequence[float | None]) -> float:
+        """Lambda where no target is given: what is lost is noise, or faint beside the signal of every frame."""
+
+        def unit(frame: int, mean: float | None) -> float:
+            model = self.model(frame, mean)
+            signal = 0.1 if mean is None else (mean - model.offset) / model.scale
+            contrast = signal - float(model.background.median())
+            return max(model.noise_variance, (FAINT * contrast) ** 2) / model.signal_variance
+
+        return DEFAULT_RATE * min(1.0, *(unit(f, mean) for f, mean in enumerate(means)))
 
     def least_rate(self, means: Sequence[float | None]) -> float:
         """Lambda below which Gaussians would be fitted to the noise of a frame."""
