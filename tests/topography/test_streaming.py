@@ -14,7 +14,7 @@ from gigascope.topography.network.batch import Batch
 from gigascope.topography.streaming.loader import Loader, Loading
 from gigascope.topography.streaming.ring import Ring
 from gigascope.topography.streaming.sampler import Sampler
-from gigascope.topography.streaming.unpack import join_chunks
+from gigascope.topography.streaming.unpack import join_chunks, unpack_square
 from gigascope.topography.streaming.unpack import unpack_green as unpack_tensor
 
 from .stores import raw_store
@@ -276,6 +276,19 @@ def test_unpacking_on_the_device_is_that_on_arrays(rng, dtype, offset):
     found = unpack_tensor(torch.from_numpy(packed), offset)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found.numpy(), unpack_green(packed, "GBRG" if offset == 0 else "RGGB"))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_unpacking_in_one_pass_is_joining_and_unpacking(rng, dtype, offset):
+    chunks = torch.from_numpy(rng.integers(0, np.iinfo(dtype).max, (3, 2, 4, 6, 5), dtype=dtype, endpoint=True))
+    for r, c in np.ndindex(9, 6):
+        shape = (int(rng.integers(2, 19 - r)), int(rng.integers(2, 11 - c)))
+        out = chunks.new_empty((4, shape[0], 2 * shape[1]))
+        unpack_square(chunks, (r, c), offset, out)
+        assert torch.equal(out, unpack_tensor(join_chunks(chunks, (r, c), shape), offset))
+    with pytest.raises(ShapeError, match="not within"):
+        unpack_square(chunks, (18, 0), offset, out)
 
 
 def test_joined_chunks_are_the_square(rng):

@@ -28,7 +28,7 @@ from gigascope.topography.streaming.ring import ALIGNMENT, Ring
 from gigascope.topography.streaming.sampler import Sampler
 from gigascope.topography.streaming.scene import Scene
 from gigascope.topography.streaming.stats import Loaded, LoaderStats
-from gigascope.topography.streaming.unpack import join_chunks, unpack_green
+from gigascope.topography.streaming.unpack import join_chunks, unpack_square
 
 if TYPE_CHECKING:
     import zarr
@@ -287,11 +287,10 @@ class Loader:
             chunks = data[begun:stop].view(self._dtype).view(*box.shape, n_z, *chunk)
             begun = stop
             first = [int(c) - f * n for c, f, n in zip(corner // np.array([1, self._packed]), box.first, chunk)]
-            joined = join_chunks(chunks, (first[0], first[1]), self._shape)
             if self._packed == 1:
-                stack.copy_(joined)
+                stack.copy_(join_chunks(chunks, (first[0], first[1]), self._shape))
             else:
-                unpack_green(joined, (self._offset + int(corner[0])) % 2, stack)
+                unpack_square(chunks, (first[0], first[1]), (self._offset + int(corner[0])) % 2, stack)
         return out
 
     def _coords(self, crops: Crops, origin: np.ndarray) -> Tensor:

@@ -1,14 +1,42 @@
-"""Chunks as they lie in the store into stacks, on the device: squares joined, packed green put on the full grid."""
+"""Chunks as they lie in the store into stacks, on the device: squares joined, packed green put on the full grid.
+
+On a processor both are one pass: torch's passes over a batch take five times as long, and each of their ends waits for
+the slower thread.
+"""
 
 from __future__ import annotations
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor
 
 from gigascope.errors import ShapeError
+from gigascope.kernels.parallel import inline_kernel, parallel_kernel
 
-# Slices that a processor fills at once, bytes of packed green: temporaries stay in its cache.
-_CACHED = 1 << 18
+
+def unpack_square(chunks: Tensor, first: tuple[int, int], offset: int, out: Tensor) -> None:
+    """A square of a stack on the full grid, out of the chunks of packed green that cover it.
+
+    Parameters
+    ----------
+    chunks : (i, j, z, a, b) uint8 or uint16, see :func:`join_chunks`
+    first : (row, column) of the square in the grid of packed samples
+    offset : column of the green site in its even rows
+    out : (z, rows, columns) of the same dtype and device, written: see :func:`unpack_green`
+
+    Raises
+    ------
+    ShapeError : the square is not covered, or another shape or dtype
+    """
+    z, rows, columns = out.shape
+    if out.device.type != "cpu":
+        unpack_green(join_chunks(chunks, first, (rows, columns // 2)), offset, out)
+        return
+    _check_covered(chunks, first, (rows, columns // 2))
+    _check_packed(out, (z, rows, columns // 2), offset)
+    arrays = chunks.contiguous().numpy(), out.numpy()
+    _unpack_slices(*arrays, np.int64(first[0]), np.int64(first[1]), np.int64(offset), work=3.0 * out.numel())
 
 
 def join_chunks(chunks: Tensor, first: tuple[int, int], shape: tuple[int, int]) -> Tensor:
@@ -28,9 +56,8 @@ def join_chunks(chunks: Tensor, first: tuple[int, int], shape: tuple[int, int]) 
     ------
     ShapeError : the square is not covered
     """
+    _check_covered(chunks, first, shape)
     i, j, z, a, b = chunks.shape
-    if min(first) < 0 or first[0] + shape[0] > i * a or first[1] + shape[1] > j * b:
-        raise ShapeError(f"join_chunks: {shape} at {first} is not within {i} x {j} chunks of {(a, b)}")
     out = chunks.new_empty((z, *shape))
     # chunk by chunk: one copy of what is needed, and none of the borders
     for n in range(i):
@@ -67,16 +94,24 @@ def unpack_green(packed: Tensor, offset: int, out: Tensor | None = None) -> Tens
     same on arrays.
     """
     z, rows, half = packed.shape
-    if min(rows, half) < 2 or packed.dtype not in (torch.uint8, torch.uint16) or offset not in (0, 1):
-        raise ShapeError(f"unpack_green: got {tuple(packed.shape)} {packed.dtype}, offset {offset}")
+    _check_packed(packed, (z, rows, half), offset)
     if out is None:
         out = packed.new_empty((z, rows, 2 * half))
     elif out.shape != (z, rows, 2 * half) or out.dtype != packed.dtype:
         raise ShapeError(f"unpack_green: out: expected {(z, rows, 2 * half)} {packed.dtype}, got {tuple(out.shape)}")
-    step = max(1, _CACHED // (rows * half)) if packed.device.type == "cpu" else z
-    for first in range(0, z, step):
-        _unpack(packed[first : first + step], offset, out[first : first + step])
+    _unpack(packed, offset, out)
     return out
+
+
+def _check_covered(chunks: Tensor, first: tuple[int, int], shape: tuple[int, int]) -> None:
+    i, j, _, a, b = chunks.shape
+    if min(first) < 0 or first[0] + shape[0] > i * a or first[1] + shape[1] > j * b:
+        raise ShapeError(f"a square of {shape} at {first} is not within {i} x {j} chunks of {(a, b)}")
+
+
+def _check_packed(values: Tensor, shape: tuple[int, int, int], offset: int) -> None:
+    if min(shape[1:]) < 2 or values.dtype not in (torch.uint8, torch.uint16) or offset not in (0, 1):
+        raise ShapeError(f"unpack_green: got packed green of {shape} {values.dtype}, offset {offset}")
 
 
 def _unpack(packed: Tensor, offset: int, out: Tensor) -> None:
@@ -101,3 +136,56 @@ def _unpack(packed: Tensor, offset: int, out: Tensor) -> None:
         mean[at] = (2 * total[at] + count[edge]).div(2 * count[edge], rounding_mode="floor")
     out[:, early, 0::2], out[:, early, 1::2] = packed[:, early], mean[:, early].to(out.dtype)
     out[:, late, 1::2], out[:, late, 0::2] = packed[:, late], mean[:, late].to(out.dtype)
+
+
+@parallel_kernel
+def _unpack_slices(chunks, out, row, col, offset):  # type: ignore[no-untyped-def]
+    n_z, n_rows, n_cols = out.shape
+    half, a, b = n_cols // 2, chunks.shape[3], chunks.shape[4]
+    for k in numba.prange(n_z):
+        # a slice of the square stays in the cache
+        packed = np.empty((n_rows, half), out.dtype)
+        for r in range(n_rows):
+            n = (row + r) // a
+            i = row + r - n * a
+            c = 0
+            while c < half:
+                m = (col + c) // b
+                j = col + c - m * b
+                run = min(b - j, half - c)
+                packed[r, c : c + run] = chunks[n, m, k, i, j : j + run]
+                c += run
+        for r in range(n_rows):
+            o = (r + offset) % 2
+            side = 1 - 2 * o
+            full = out[k, r]
+            if r == 0 or r == n_rows - 1:
+                for j in range(half):
+                    full[2 * j + o] = packed[r, j]
+                    full[2 * j + 1 - o] = _edge_mean(packed, r, j, side)
+                continue
+            own, above, below = packed[r], packed[r - 1], packed[r + 1]
+            for j in range(o, half - 1 + o):
+                total = np.int64(own[j]) + np.int64(own[j + side]) + np.int64(above[j]) + np.int64(below[j])
+                full[2 * j + o] = own[j]
+                full[2 * j + 1 - o] = (total + 2) >> 2
+            j = 0 if o == 1 else half - 1
+            full[2 * j + o] = own[j]
+            full[2 * j + 1 - o] = _edge_mean(packed, r, j, side)
+
+
+@inline_kernel
+def _edge_mean(packed, r, j, side):  # type: ignore[no-untyped-def]
+    """Of the neighbours that are there: above, below, the pair's own green, and that of the pair on the other side."""
+    n_rows, half = packed.shape
+    total, count = np.int64(packed[r, j]), 1
+    if r > 0:
+        total += np.int64(packed[r - 1, j])
+        count += 1
+    if r < n_rows - 1:
+        total += np.int64(packed[r + 1, j])
+        count += 1
+    if 0 <= j + side < half:
+        total += np.int64(packed[r, j + side])
+        count += 1
+    return (2 * total + count) // (2 * count)
