@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gigascope.topography.calibration.bundle import Priors, adjust
+from gigascope.topography.calibration.bundle import adjust
 from gigascope.topography.calibration.calibrate import Settings, first_poses, focus_view, register
 from gigascope.topography.calibration.compare import reprojection_errors
 from gigascope.topography.calibration.flat_focus import flat_focus, plane_error
@@ -38,6 +38,7 @@ from gigascope.topography.calibration.initial import (
     stage_translations,
 )
 from gigascope.topography.calibration.result import Calibration, InstrumentId
+from gigascope.topography.calibration.system import Priors
 from gigascope.topography.calibration.tie_points import blocks_for, join, tie_points
 from gigascope.topography.capture.bayer import pack_green, unpack_green
 from gigascope.topography.geometry.poses import Poses

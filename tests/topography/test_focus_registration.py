@@ -43,7 +43,8 @@ def moved_stack(rng: np.random.Generator, matrices: np.ndarray, blur_px: float, 
     """Slices of a tilted textured plane: sharp along a line that wanders, seen through the true maps; 8 bits, noisy."""
     n_z, margin = len(matrices), 48
     size = (SHAPE[0] + 2 * margin, SHAPE[1] + 2 * margin)
-    albedo = 110.0 * np.exp(0.3 * texture(rng, size))
+    # a lens leaves nothing that interpolation could not carry
+    albedo = ndimage.gaussian_filter(110.0 * np.exp(0.3 * texture(rng, size)), 1.0, mode="wrap")
     index = np.linspace(0.0, n_z - 1.0, size[1])[None]
     widths = np.arange(0.0, blur_px * n_z + 1.5, 0.75)
     blurred = np.stack([ndimage.gaussian_filter(albedo, w, mode="wrap") for w in widths])
@@ -112,10 +113,10 @@ def test_registered_slices_lie_on_each_other(colours: int, rng: np.random.Genera
     registered, valid = apply_registration(stack, found)
     assert registered.shape == stack.shape
     assert registered.dtype == stack.dtype
-    # noise of 1.5 counts in both makes 2.1, finest texture that two cubic interpolations change the rest
+    # noise of 1.5 counts and rounding in both make 2.2; texture of 30 counts misplaced by 0.1 px would add 1 and more
     for k in range(4):
-        before, difference = (s[k].astype(float) - s[found.reference] for s in (stack, registered))
-        assert difference[valid].std() < max(0.25 * before[valid].std(), 1e-9)
+        difference = registered[k].astype(float) - registered[found.reference]
+        assert difference[valid].std() < 2.5
         assert abs(difference[valid].mean()) < 1.0
 
 

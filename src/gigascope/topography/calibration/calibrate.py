@@ -15,11 +15,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from gigascope.errors import UserError
-from gigascope.topography.calibration.bundle import Bundle, Layout, Priors, adjust
+from gigascope.topography.calibration.bundle import Bundle, adjust
 from gigascope.topography.calibration.flat_focus import FlatFocus, all_in_focus, flat_focus
 from gigascope.topography.calibration.illumination import fit_illumination
 from gigascope.topography.calibration.initial import overlapping_pairs, pair_shifts, solve_translations
+from gigascope.topography.calibration.layout import Layout
 from gigascope.topography.calibration.result import MOST_ARROWS, Calibration, InstrumentId, Quiver, place
+from gigascope.topography.calibration.system import Priors
 from gigascope.topography.calibration.tie_points import ReadImage, TiePoints, blocks_for, join, tie_points
 from gigascope.topography.geometry.poses import Poses, to_mosaic
 
@@ -27,7 +29,7 @@ _log = logging.getLogger(__name__)
 F64 = NDArray[np.float64]
 ReadStack = Callable[[int], NDArray]
 # Error of poses from translations alone, without tilt, turn and distortion, at the edge of a field; a share of a view.
-FIRST_SEARCH = 0.016
+FIRST_SEARCH = 0.01
 LEAST_SEARCH_PX = 3.0
 # A stage and camera array that are drawn right are off by less than this share of a view.
 SEARCH_SHARE = 0.25
@@ -105,17 +107,17 @@ def calibrate(
     chosen = settings or Settings()
     where = instrument.layout(camera_mask)
     kept: MutableMapping[int, NDArray] = {} if images is None else images
-    z, cols = np.asarray(z_mm, dtype=np.float64), instrument.view_shape[1]
+    z = np.asarray(z_mm, dtype=np.float64)
     found: dict[int, FlatFocus] = {}
     for v in progress(np.flatnonzero(where.present).tolist()):
         stack = read(v)
         if stack.shape[1:] != instrument.size:
             raise UserError(
-                f"view {divmod(v, cols)} has {stack.shape[2]} x {stack.shape[1]} pixels, the others "
+                f"view {instrument.name(v)} has {stack.shape[2]} x {stack.shape[1]} pixels, the others "
                 f"{instrument.size[1]} x {instrument.size[0]}.",
                 do="All cameras must deliver pictures of one size; crop them alike.",
             )
-        found[v], kept[v] = focus_view(stack, z[v], instrument, name=f"view {divmod(v, cols)}", device=chosen.device)
+        found[v], kept[v] = focus_view(stack, z[v], instrument, name=f"view {instrument.name(v)}", device=chosen.device)
     planes = np.full((instrument.n_views, 6), np.nan)
     for v, focus in found.items():
         planes[v] = focus.plane
@@ -154,7 +156,7 @@ def register(
     at = np.array(translation, dtype=np.float64)
     pairs = overlapping_pairs(at, size, present=where.present)
     shifts = pair_shifts(image, pairs, at, search_px=settings.search_share * max(size))
-    at, _ = solve_translations(shifts, n, size, where.present)
+    at, _ = solve_translations(shifts, n, size, where.present, instrument.name)
     poses = first_poses(instrument, at, planes, where, start)
     ties, bundle = join([]), None
     for round_ in range(settings.rounds):
@@ -162,7 +164,7 @@ def register(
         blocks = blocks_for(size, max(search, LEAST_SEARCH_PX))
         pairs = overlapping_pairs(poses.translation, size, present=where.present)
         ties = join(list(tie_points(image, pairs, poses, blocks, device=settings.device)))
-        bundle = adjust(ties, poses, where, settings.priors)
+        bundle = adjust(ties, poses, where, settings.priors, name=instrument.name)
         poses = bundle.poses
     if bundle is None:
         raise ValueError("a calibration has at least one round")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gigascope.topography.calibration.bundle import Layout
 from gigascope.topography.calibration.field import N_TERMS, evaluate, terms, whole_field
+from gigascope.topography.calibration.layout import Layout
 from gigascope.topography.calibration.tie_points import TiePoints
 
 F64 = NDArray[np.float64]

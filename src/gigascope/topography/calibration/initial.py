@@ -181,7 +181,11 @@ def pair_shifts(
 
 
 def solve_translations(
-    found: PairShifts, n_views: int, size: tuple[int, int], present: ArrayLike | None = None
+    found: PairShifts,
+    n_views: int,
+    size: tuple[int, int],
+    present: ArrayLike | None = None,
+    name: Callable[[int], str] = str,
 ) -> tuple[F64, F64]:
     """Translations of all views from the differences of pairs.
 
@@ -191,6 +195,7 @@ def solve_translations(
     n_views : V
     size : (R, C) of a view
     present : (V,) bool, views that are there; none: all
+    name : what a view is called in messages
 
     Returns
     -------
@@ -207,7 +212,7 @@ def solve_translations(
     peak loses its weight against the other paths between its views.
     """
     there = np.ones(n_views, np.bool_) if present is None else np.asarray(present, dtype=np.bool_).ravel()
-    refuse_unconnected(found.pairs[found.certain], n_views, there, found.pairs)
+    refuse_unconnected(found.pairs[found.certain], n_views, there, found.pairs, name)
     use = found.pairs[found.certain]
     shift = found.shift[found.certain]
     n, ones = np.arange(len(use)), np.ones(len(use))
@@ -215,7 +220,9 @@ def solve_translations(
         (np.concatenate([ones, -ones]), (np.concatenate([n, n]), np.concatenate([use[:, 1], use[:, 0]]))),
         shape=(len(use), n_views),
     )
-    weight, translation = np.ones(len(use)), np.zeros((n_views, 2))
+    # false peaks stand out less than true ones
+    trust = np.minimum(found.contrast[found.certain] / (4 * LEAST_CONTRAST), 1.0) ** 2
+    weight, translation = trust, np.zeros((n_views, 2))
     # an annealed scale: from a fortieth of a view down to half a pixel
     for scale in np.geomspace(max(size) / 40, 0.5, 8):
         for _ in range(3):
@@ -224,7 +231,7 @@ def solve_translations(
             for axis in (0, 1):
                 translation[:, axis] = lsqr(rows, shift[:, axis] * root, atol=1e-12, btol=1e-12, iter_lim=20_000)[0]
             apart = np.linalg.norm(incidence @ translation - shift, axis=1)
-            weight = 1.0 / (1.0 + (apart / scale) ** 2)
+            weight = trust / (1.0 + (apart / scale) ** 2)
     translation -= translation[there].mean(axis=0)
     translation[~there] = 0.0
     every = np.diff(translation[found.pairs], axis=1)[:, 0] - found.shift
@@ -235,7 +242,11 @@ def solve_translations(
 
 
 def refuse_unconnected(
-    pairs: ArrayLike, n_views: int, present: NDArray[np.bool_], tried: ArrayLike | None = None
+    pairs: ArrayLike,
+    n_views: int,
+    present: NDArray[np.bool_],
+    tried: ArrayLike | None = None,
+    name: Callable[[int], str] = str,
 ) -> None:
     """Raise where views that are there are not connected through pairs.
 
@@ -243,6 +254,7 @@ def refuse_unconnected(
     ----------
     pairs : (P, 2) that are known to overlap
     tried : (Q, 2) that the layout lets overlap; none: `pairs`
+    name : what a view is called in messages
 
     Raises
     ------
@@ -268,7 +280,7 @@ def refuse_unconnected(
         groups = len(np.unique(label[present]))
         raise UserError(
             f"the views fall into {groups} groups without a sure overlap between them: "
-            f"{', '.join(str(v) for v in apart[:NAMED])}{more} of {int(present.sum())} are apart from the rest.",
+            f"{', '.join(name(int(v)) for v in apart[:NAMED])}{more} of {int(present.sum())} are apart from the rest.",
             do="Look whether these views are dark, out of focus or displaced by more than the search, check stage step "
             "and signs, or leave their cameras out.",
         )

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from gigascope.errors import ShapeError, UserError
 from gigascope.topography.calibration import illumination as light
-from gigascope.topography.calibration.bundle import Layout, layout
 from gigascope.topography.calibration.field import N_TERMS, whole_field
 from gigascope.topography.calibration.flat_focus import slice_at
+from gigascope.topography.calibration.layout import Layout, layout
 from gigascope.topography.geometry.candidates import fit_mosaic
 from gigascope.topography.geometry.poses import Poses, from_columns, metric_distance, same_scene, select, to_columns
 
@@ -63,6 +63,10 @@ class InstrumentId:
     def n_views(self) -> int:
         """V."""
         return self.view_shape[0] * self.view_shape[1]
+
+    def name(self, view: int) -> str:
+        """(view_row, view_col) of a view, as messages have it."""
+        return str(divmod(view, self.view_shape[1]))
 
     @property
     def pixel_mm(self) -> float | None:

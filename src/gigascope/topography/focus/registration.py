@@ -209,10 +209,11 @@ def _register_pair(
     coarsest = len(first) - 1
     a, b = known if known is not None else (1.0 + 0j, _start(first[-1], second[-1]) * 2**coarsest)
     correlation = 0.0
-    for level in range(coarsest, -1, -1):
-        if first[level].numel():
-            a, b, correlation = _gauss_newton(first[level], second[level], model, a, b / 2**level)
-            b *= 2**level
+    used = [level for level in range(coarsest, -1, -1) if first[level].numel()]
+    # what is known already needs the finest levels only
+    for level in used if known is None else used[-2:]:
+        a, b, correlation = _gauss_newton(first[level], second[level], model, a, b / 2**level, last=level == used[-1])
+        b *= 2**level
     return a, b, correlation
 
 
@@ -230,9 +231,9 @@ def _start(first: Tensor, second: Tensor) -> complex:
 
 
 def _gauss_newton(
-    first: Tensor, second: Tensor, model: Model, a: complex, b: complex
+    first: Tensor, second: Tensor, model: Model, a: complex, b: complex, *, last: bool
 ) -> tuple[complex, complex, float]:
-    """Refined (a, b) on one level, and the correlation there."""
+    """Refined (a, b) on one level, more exactly on the last, and the correlation there."""
     size = (int(first.shape[0]), int(first.shape[1]))
     coefficients = warp.spline_coefficients(second[None])
     radius = 0.5 * math.hypot(*size)
@@ -240,7 +241,7 @@ def _gauss_newton(
     row, column = row[:, None] / radius, column[None, :] / radius
     gradient = torch.gradient(first)
     correlation = 0.0
-    for _ in range(15):
+    for _ in range(10):
         matrix = torch.from_numpy(_matrices(np.array([a]), np.array([b]), size))
         warped, valid = warp.resample(coefficients, matrix, size)
         moved, inside = warped[0], valid[0]
@@ -268,7 +269,7 @@ def _gauss_newton(
         step *= min(1.0, 4.0 / max(float(step.abs().max()), 1e-12))
         shift, growth, turn = complex(step[0], step[1]), *(float(v) / radius for v in (*step[2:], 0.0, 0.0)[:2])
         a, b = a + complex(growth, turn), b + shift
-        if float(step.abs().max()) < 5e-3:
+        if float(step.abs().max()) < (5e-3 if last else 2e-2):
             break
     return a, b, correlation
 
