@@ -78,6 +78,21 @@ def _bilinear(values, upper, lower, i, j, f, g, seen):
 
 
 @triton.jit
+def _footprint(r, c, view, corners, crop_r, crop_c, seen):
+    """Rows and columns of the crops around pixels of the views, fractions, and which pixels are on their crop."""
+    at_r = r - tl.load(corners + 2 * view).to(tl.float64)
+    at_c = c - tl.load(corners + 2 * view + 1).to(tl.float64)
+    seen = seen & (at_r >= 0.0) & (at_c >= 0.0) & (at_r <= crop_r - 1.0) & (at_c <= crop_c - 1.0)
+    at_r, at_c = tl.where(seen, at_r, 0.0), tl.where(seen, at_c, 0.0)
+    i, j = tl.floor(at_r), tl.floor(at_c)
+    first = view.to(tl.int64) * crop_r
+    upper = (first + i.to(tl.int64)) * crop_c
+    lower = (first + tl.minimum(i + 1.0, crop_r - 1.0).to(tl.int64)) * crop_c
+    left, right = j.to(tl.int64), tl.minimum(j + 1.0, crop_c - 1.0).to(tl.int64)
+    return upper, lower, left, right, (at_r - i).to(tl.float32), (at_c - j).to(tl.float32), seen
+
+
+@triton.jit
 def _median(values, used, n, lane):
     """Median over the views of each pixel, the mean of the middle two of an even number."""
     ordered = tl.sort(tl.where(used, values, float("inf")), dim=1)
@@ -86,6 +101,15 @@ def _median(values, used, n, lane):
     two = tl.sum(tl.where(lane == high[:, None], ordered, 0.0), axis=1)
     # halves of either: a pixel that nobody sees has infinities
     return tl.where(n > 0, 0.5 * one + 0.5 * two, 0.0)
+
+
+@triton.jit
+def _store_numbers(target, n_pixels, height, total, n, deviation, inside):
+    """Height, weight, number of views and deviation, each a plane of the tile."""
+    tl.store(target, tl.where(total > 0.0, height, float("nan")), mask=inside)
+    tl.store(target + n_pixels, total, mask=inside)
+    tl.store(target + 2 * n_pixels, n.to(tl.float32), mask=inside)
+    tl.store(target + 3 * n_pixels, tl.where(n > 1, deviation, float("nan")), mask=inside)
 
 
 @triton.jit
@@ -116,17 +140,8 @@ def _blend(
     q_row, q_col = tl.load(numbers + 2) + row, (tl.load(numbers + 3) + col)[:, None]
     r, c = pixel_of(table + view * N_COLUMNS, distortion, size_r, size_c, q_row, q_col, known, ORDER)
     edge = tl.minimum(tl.minimum(r, size_r - 1.0 - r), tl.minimum(c, size_c - 1.0 - c))
-    at_r = r - tl.load(corners + 2 * view).to(tl.float64)
-    at_c = c - tl.load(corners + 2 * view + 1).to(tl.float64)
-    seen = known & inside[:, None] & (edge >= 0.0) & (at_r >= 0.0) & (at_c >= 0.0)
-    seen = seen & (at_r <= crop_r - 1.0) & (at_c <= crop_c - 1.0)
-    at_r, at_c = tl.where(seen, at_r, 0.0), tl.where(seen, at_c, 0.0)
-    i, j = tl.floor(at_r), tl.floor(at_c)
-    f, g = (at_r - i).to(tl.float32), (at_c - j).to(tl.float32)
-    left, right = j.to(tl.int64), tl.minimum(j + 1.0, crop_c - 1.0).to(tl.int64)
-    first = view.to(tl.int64) * crop_r
-    upper = (first + i.to(tl.int64)) * crop_c
-    lower = (first + tl.minimum(i + 1.0, crop_r - 1.0).to(tl.int64)) * crop_c
+    seen = known & inside[:, None] & (edge >= 0.0)
+    upper, lower, left, right, f, g, seen = _footprint(r, c, view, corners, crop_r, crop_c, seen)
 
     h = _bilinear(heights, upper, lower, left, right, f, g, seen)
     certain = h * 0.0 + epsilon
@@ -151,31 +166,24 @@ def _blend(
     mean = tl.sum(w * off, axis=1) / whole
     apart = off - mean[:, None]
     deviation = tl.sqrt(tl.sum(w * apart * apart, axis=1) / whole)
-    largest = tl.max(w, axis=1)
-    chosen = tl.min(tl.where(used & (w == largest[:, None]), lane, M), axis=1)
+    chosen = tl.min(tl.where(used & (w == tl.max(w, axis=1)[:, None]), lane, M), axis=1)
     only = used & (lane == chosen[:, None])
     if BEST:
         mean = tl.sum(tl.where(only, off, 0.0), axis=1)
     # by way of the program's row: a size of 1 is a constant, which has no type to change
     n_pixels = ((row * 0).to(tl.int64) + n_rows) * n_cols
     at = row.to(tl.int64) * n_cols + col
-    nothing = float("nan")
-    tl.store(rest + at, tl.where(some, middle + mean, nothing), mask=inside)
-    tl.store(rest + n_pixels + at, total, mask=inside)
-    tl.store(rest + 2 * n_pixels + at, n.to(tl.float32), mask=inside)
-    tl.store(rest + 3 * n_pixels + at, tl.where(n > 1, deviation, nothing), mask=inside)
+    _store_numbers(rest + at, n_pixels, middle + mean, total, n, deviation, inside)
 
-    larger = tl.maximum(size_r, size_c)
-    correction = photometric + view * N_PHOTOMETRIC
+    larger, correction = tl.maximum(size_r, size_c), photometric + view * N_PHOTOMETRIC
     light = _light(correction, (r - 0.5 * size_r) / larger, (c - 0.5 * size_c) / larger, known)
-    gain = tl.load(correction).to(tl.float32)
-    bias = tl.load(correction + 1).to(tl.float32)
+    gain, bias = tl.load(correction).to(tl.float32), tl.load(correction + 1).to(tl.float32)
     for channel in tl.static_range(CHANNELS):
-        place = colours + channel
-        value = _bilinear(place, upper * CHANNELS, lower * CHANNELS, left * CHANNELS, right * CHANNELS, f, g, used)
+        above, under = upper * CHANNELS + channel, lower * CHANNELS + channel
+        value = _bilinear(colours, above, under, left * CHANNELS, right * CHANNELS, f, g, used)
         value = (gain * value + bias) * light
         if BEST:
             blended = tl.sum(tl.where(only, value, 0.0), axis=1)
         else:
             blended = tl.sum(tl.where(used, w * value, 0.0), axis=1) / whole
-        tl.store(colour + channel * n_pixels + at, tl.where(some, blended, nothing), mask=inside)
+        tl.store(colour + channel * n_pixels + at, tl.where(some, blended, float("nan")), mask=inside)
