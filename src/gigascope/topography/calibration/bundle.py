@@ -113,7 +113,7 @@ def adjust(
         costs.append(float((scale**2 * np.log1p((length / scale) ** 2)).sum()))
         poses, moved = problem.step(ties, poses, residual, weight, scale / 2.4)
         residual = _residual(ties, poses)
-        if moved < 1e-4:
+        if moved < 1e-3:
             break
     fixed = _without_absent(poses, where.present)
     result = Bundle(fixed, _residual(ties, fixed), weight, scale, tuple(costs))
