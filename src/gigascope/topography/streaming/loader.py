@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -125,6 +125,7 @@ class Loader:
         bound = loading.ahead * self._largest_batch()
         self._ring = Ring(min(loading.budget_bytes, bound), pinned=cuda)
         self._stream = torch.cuda.Stream(self.device) if cuda else None
+        self._unpackers = None if cuda else ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="unpack")
         self._queue: deque[_Pending] = deque()
         self._next = 0
         self._before: float | None = None
@@ -141,7 +142,7 @@ class Loader:
         begun = time.perf_counter()
         if not self._queue or self._queue[0].step != step:
             self._drain()
-            self._next = step
+            self._next, self._before = step, None
         self._fill(least=1)
         pending = self._queue[0]
         waited = time.perf_counter()
@@ -174,6 +175,8 @@ class Loader:
         """Stop reading."""
         self._drain()
         self._reader.close()
+        if self._unpackers is not None:
+            self._unpackers.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -279,19 +282,30 @@ class Loader:
 
     def _stacks(self, data: Tensor, pending: _Pending) -> Tensor:
         side, n_z = self.loading.patch, self.sampler.scene.z_mm.shape[1]
-        out = torch.empty((len(pending.boxes), n_z, side, side), dtype=self._dtype, device=self.device)
+        out = self._empty((len(pending.boxes), n_z, side, side))
         chunk = self._reader.chunk
-        begun = 0
-        for stack, box, corner in zip(out, pending.boxes, pending.crops.corner):
-            stop = begun + math.prod(box.shape) * self._reader.chunk_bytes
-            chunks = data[begun:stop].view(self._dtype).view(*box.shape, n_z, *chunk)
-            begun = stop
-            first = [int(c) - f * n for c, f, n in zip(corner // np.array([1, self._packed]), box.first, chunk)]
+        counts = [math.prod(box.shape) * self._reader.chunk_bytes for box in pending.boxes]
+
+        def fill(stack: Tensor, part: Tensor, box: Box, corner: np.ndarray) -> None:
+            chunks = part.view(self._dtype).view(*box.shape, n_z, *chunk)
+            row, col = (int(c) - f * n for c, f, n in zip(corner // np.array([1, self._packed]), box.first, chunk))
             if self._packed == 1:
-                stack.copy_(join_chunks(chunks, (first[0], first[1]), self._shape))
+                stack.copy_(join_chunks(chunks, (row, col), self._shape))
             else:
-                unpack_square(chunks, (first[0], first[1]), (self._offset + int(corner[0])) % 2, stack)
+                unpack_square(chunks, (row, col), (self._offset + int(corner[0])) % 2, stack)
+
+        work = out, data.split(counts), pending.boxes, pending.crops.corner
+        if self._unpackers is None:
+            list(map(fill, *work))
+        else:
+            list(self._unpackers.map(fill, *work))
         return out
+
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        if self.device.type != "cpu":
+            return torch.empty(shape, dtype=self._dtype, device=self.device)
+        # numpy asks for huge pages, torch does not: touching 4 KiB pages takes longer than unpacking into them
+        return torch.from_numpy(np.empty(shape, np.uint8 if self._dtype == torch.uint8 else np.uint16))
 
     def _coords(self, crops: Crops, origin: np.ndarray) -> Tensor:
         """(n, 2, patch, patch) float32: relative to the point, 1e5 mosaic pixels have no thousandths in float32."""
