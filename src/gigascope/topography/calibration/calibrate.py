@@ -63,7 +63,15 @@ def focus_view(
     stack : (n_z, R, C) grey or green
     z_mm : (n_z,) stage positions
     name : of the view, for messages
+
+    Notes
+    -----
+    A target that was taken in focus, one slice, has that slice's position over the whole field: a datum that is off by
+    tilt and field curvature.
     """
+    if len(stack) == 1:
+        plane = np.array([float(np.asarray(z_mm)[0]), 0, 0, 0, 0, 0])
+        return FlatFocus(plane, float("nan"), float("nan"), 0, 0), stack[0].astype(np.float32)
     focus = flat_focus(stack, z_mm, name=name, device=device)
     image = all_in_focus(stack, z_mm, focus.plane, distance_mm=instrument.distance_mm, stage_sign=instrument.stage_sign)
     return focus, image
@@ -122,11 +130,13 @@ def calibrate(
     for v, focus in found.items():
         planes[v] = focus.plane
     calibrated = register(kept.__getitem__, planes, instrument, translation, where, chosen, start)
-    errors = [focus.error_mm for focus in found.values()]
-    statistics = dict(calibrated.statistics) | {
-        "focus_rms_mm": float(np.sqrt(np.mean([focus.rms_mm**2 for focus in found.values()]))),
-        "focus_error_mm": float(np.sqrt(np.mean(np.square(errors)))),
-    }
+    statistics = dict(calibrated.statistics)
+    for key, values in (
+        ("focus_rms_mm", [focus.rms_mm for focus in found.values()]),
+        ("focus_error_mm", [focus.error_mm for focus in found.values()]),
+    ):
+        if np.isfinite(values).all():
+            statistics[key] = float(np.sqrt(np.mean(np.square(values))))
     return replace(calibrated, statistics=statistics)
 
 
