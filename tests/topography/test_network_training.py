@@ -60,15 +60,22 @@ def test_two_processes_train_as_one(kind: str, tmp_path: Path) -> None:
             assert b[name] == pytest.approx(a[name], rel=1e-4, abs=1e-9), (a["step"], name)
 
 
-def test_parity_training_lowers_its_loss() -> None:
-    batch, _ = make_batch(41, n_groups=1, side=48)
-    # an output scale of 1e-4 would need thousands of steps to leave mid-stack
-    network = new_network(Architecture(9, (8, 8, 8), input="scaled", output_scale=0.1), 0)
-    run = Training(network, lambda step: batch, PARITY, Schedule(steps=60, lr=3e-3, warm_up=5), 0)
+def test_published_training_leaves_mid_stack_for_the_focus() -> None:
+    batch, truth = make_batch(41, n_groups=1, n_z=11, side=48)
+    # the focus lies two slices from the middle of what is left
+    batch, truth = replace(batch, stacks=batch.stacks[:, 4:], z_mm=batch.z_mm[:, 4:]), truth - 4
+    # the published output scale of 1e-4 would need thousands of steps
+    network = new_network(Architecture(7, (8, 8, 8), input="scaled", output_scale=0.3), 0)
+    run = Training(network, lambda step: batch, PARITY, Schedule(steps=60, lr=3e-3, warm_up=5, average=0), 0)
     for _ in run.updates():
         pass
-    start, end = run.curves[0]["sharp"], run.curves[-1]["sharp"]
-    assert end < start - 0.05 * abs(start), (start, end)
+    start, end = run.curves[0], run.curves[-1]
+    print("sharpness and distance terms:", start["sharp"], end["sharp"], start["arg"], end["arg"])
+    assert end["sharp"] < start["sharp"]
+    assert end["arg"] < 0.5 * start["arg"]
+    with torch.no_grad():
+        index = network(batch.stacks).index
+    assert (index - truth).abs().mean() < 0.5 * (3.0 - truth).abs().mean()
 
 
 def test_learning_brings_views_closer_to_the_truth_than_their_prior() -> None:
