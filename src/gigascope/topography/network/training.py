@@ -115,6 +115,10 @@ class Training:
         self.curves: list[dict[str, float]] = []
         self._processes = processes
         self._parameters = [p for p in network.parameters() if p.requires_grad]
+        if processes:
+            # one start for all
+            for p in self._parameters:
+                distributed.broadcast(p.data, 0)
         self._average = deepcopy(network).requires_grad_(False) if schedule.average else None
         kind = torch.optim.AdamW if schedule.weight_decay else torch.optim.Adam
         self._optimiser = kind(
@@ -124,10 +128,6 @@ class Training:
             eps=schedule.eps,
             weight_decay=schedule.weight_decay,
         )
-        if processes:
-            # one start for all
-            for p in self._parameters:
-                distributed.broadcast(p.data, 0)
 
     @property
     def device(self) -> torch.device:
