@@ -103,16 +103,21 @@ def test_weights_make_the_batches_uniform(labels: NDArray[np.uint8]) -> None:
 
 
 def test_regions_and_quotas_do_not_change_the_expectation(labels: NDArray[np.uint8]) -> None:
-    regions = []
-    for x in (slice(0, 30), slice(30, 48)):
-        around = slice(max(0, x.start - 3), min(48, x.stop + 3))
-        wide, box = (*BOX[:2], around), (*BOX[:2], x)
-        regions.append(sample_region(labels[wide], wide, box, 900, np.random.default_rng(x.start)))
-    whole, parts = points_of(labels), Points(regions, torch.device("cpu"))
-    assert (parts.n_near, parts.n_all) == (whole.n_near, whole.n_all)
-    _, label, weight = parts.all()
-    assert float(weight.sum()) == pytest.approx(parts.n_all, rel=0.1)
-    assert float((weight * label).sum()) == pytest.approx(labels.sum(), rel=0.15)
+    whole, estimates = points_of(labels), []
+    for draw in range(40):
+        regions = []
+        for x in (slice(0, 30), slice(30, 48)):
+            around = slice(max(0, x.start - 3), min(48, x.stop + 3))
+            wide, box = (*BOX[:2], around), (*BOX[:2], x)
+            regions.append(sample_region(labels[wide], wide, box, 900, np.random.default_rng((draw, x.start))))
+        parts = Points(regions, torch.device("cpu"))
+        assert (parts.n_near, parts.n_all) == (whole.n_near, whole.n_all)
+        _, label, weight = parts.all()
+        estimates.append((float(weight.sum()), float((weight * label).sum())))
+    means, errors = np.mean(estimates, axis=0), np.std(estimates, axis=0, ddof=1) / math.sqrt(len(estimates))
+    # five standard errors, which are a few hundredths of what is estimated
+    assert np.all(np.abs(means - (labels.size, labels.sum())) <= 5 * errors + 1e-6 * means)
+    assert np.all(errors < 0.03 * means)
     _, label, weight = whole.all()
     assert float((weight * label).sum()) == labels.sum()
     assert float(weight.sum()) == labels.size
