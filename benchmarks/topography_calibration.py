@@ -33,8 +33,7 @@ from gigascope.topography.calibration.compare import reprojection_errors
 from gigascope.topography.calibration.flat_focus import flat_focus, plane_error
 from gigascope.topography.calibration.initial import (
     overlapping_pairs,
-    pair_shifts,
-    solve_translations,
+    place_views,
     stage_translations,
 )
 from gigascope.topography.calibration.result import Calibration, InstrumentId
@@ -127,9 +126,8 @@ def measure(preset: str, seed: int, quick: bool) -> list[dict[str, object]]:
         say(method, "C1 reprojection p95", float(np.percentile(error, 95)), "px")
 
     judge("start", start)
-    pairs = overlapping_pairs(translation, identity.size)
-    found = pair_shifts(images.__getitem__, pairs, translation, search_px=settings.search_share * identity.size[0])
-    at, _ = solve_translations(found, n, identity.size)
+    search_px = settings.search_share * identity.size[0]
+    at = place_views(images.__getitem__, translation, identity.size, search_px=search_px)
     judge("stage, pairs", replace(start, translation=at))
 
     def solve(method: str, how: Callable[[], Calibration]) -> Calibration:
@@ -150,6 +148,7 @@ def measure(preset: str, seed: int, quick: bool) -> list[dict[str, object]]:
     result = solve("default", lambda: register(*common, settings, begin))
     say("default", "tie residual median", result.statistics["median_px"], "px")
     # the true poses say what tie points alone cost
+    pairs = overlapping_pairs(at, identity.size)
     ties = join(list(tie_points(images.__getitem__, pairs, result.poses, blocks_for(identity.size))))
     judge("from the truth", adjust(ties, replace(truth, offset=np.zeros(2)), where).poses)
     light = np.array([_shading(instrument, c) for c in range(len(result.gain))])

@@ -180,7 +180,8 @@ def test_blank_corner_does_not_tilt_the_surface(rng):
     stack = stack_of(rng, plane, z, noise=1.0)
     stack[:, :64, :64] = 100 + rng.standard_normal((9, 64, 64))
     found = focus.flat_focus(stack, z)
-    assert found.n_blocks < 0.85 * found.n_total
+    # a quarter less what the window of the sharpness carries into it
+    assert found.n_blocks < 0.95 * found.n_total
     assert focus.plane_error(found.plane, whole_field(plane, (128, 128))) < 0.1 * 0.03
 
 
@@ -229,11 +230,14 @@ def test_tie_points_lie_where_the_poses_say(rng):
         seen = ndimage.map_coordinates(spline, at, order=3, mode="grid-wrap", prefilter=False)
         images.append(torch.from_numpy((seen + rng.standard_normal(SIZE)).astype(np.float32)))
     off = replace(poses, translation=poses.translation + rng.uniform(-1, 1, (2, 2)), angle=poses.angle + [1e-3, -1e-3])
-    ties = pair_ties(*images, off, (0, 1), Blocks(32, 4))
-    assert len(ties) >= 4
-    apart = to_mosaic(poses, 0, ties.first) - to_mosaic(poses, 1, ties.second)
-    assert np.sqrt(np.mean(apart**2)) < 0.06
-    assert (ties.quality > 0.3).all()
+    # an error of a pixel leaves content at the edges of a block that the other does not have; none is left of it once
+    # the poses are right: seeds scatter by 0.02 to 0.06 and 0.01 to 0.02 px
+    for known, largest in ((off, 0.12), (poses, 0.04)):
+        ties = pair_ties(*images, known, (0, 1), Blocks(32, 4))
+        assert len(ties) >= 2
+        apart = to_mosaic(poses, 0, ties.first) - to_mosaic(poses, 1, ties.second)
+        assert np.sqrt(np.mean(apart**2)) < largest
+        assert (ties.quality > 0.3).all()
 
 
 def test_unrelated_views_have_few_tie_points(rng):
@@ -271,15 +275,28 @@ def test_exact_ties_give_exact_poses(rng, hierarchical):
 
 
 def test_false_ties_do_not_move_poses(rng):
-    truth = rig(rng)
+    truth, loose = rig(rng), Priors(50.0, 0.1, 0.1)
     ties = exact_ties(rng, truth, noise=0.05)
-    clean = bundle.adjust(ties, truth, layout((2, 2), (2, 2)))
+    clean = bundle.adjust(ties, truth, layout((2, 2), (2, 2)), loose)
     second = ties.second.copy()
     false = rng.random(len(ties)) < 0.05
+    # all the same way: without weights, a twentieth of 2 px on every difference, several times that on a view
     second[false] += rng.uniform(1, 3, (false.sum(), 2))
-    dirty = bundle.adjust(replace(ties, second=second), truth, layout((2, 2), (2, 2)))
+    dirty = bundle.adjust(replace(ties, second=second), truth, layout((2, 2), (2, 2)), loose)
     assert dirty.weight[false].max() < 0.1
-    assert reprojection_errors(dirty.poses, clean.poses).max() < 0.05
+    assert reprojection_errors(dirty.poses, clean.poses).max() < 0.15
+
+
+def test_views_that_leave_their_cameras_are_said(rng, caplog):
+    """Angles of 2e-3 rad that no camera and stage position share, with a prior of 2e-4."""
+    truth = rig(rng)
+    ties = exact_ties(rng, truth, noise=0.02)
+    assert bundle.adjust(ties, truth, layout((2, 2), (2, 2))).departure > 2
+    assert "Make them wider" in caplog.text
+    caplog.clear()
+    assert bundle.adjust(ties, truth, layout((2, 2), (2, 2)), Priors(50.0, 0.1, 0.1)).departure < 1
+    assert bundle.adjust(ties, truth, layout((2, 2), (2, 2)), Priors(np.inf, np.inf, np.inf)).departure == 0
+    assert not caplog.text
 
 
 def test_order_of_ties_does_not_matter(rng):

@@ -27,6 +27,8 @@ from gigascope.topography.calibration.unknowns import N_POSE, parameters, with_p
 from gigascope.topography.geometry.poses import Poses, to_mosaic
 
 _log = logging.getLogger(__name__)
+# Departures that priors of the right width do not make: their rms is at most 1.
+LARGEST_DEPARTURE = 2.0
 F64 = NDArray[np.float64]
 
 
@@ -41,6 +43,8 @@ class Bundle:
     weight : (T,) float64, robust weight, 0..1
     scale : pixels, at which the weight is a half
     cost : at the start of every round
+    departure : root mean square departure of views from their cameras and stage positions, in standard deviations of
+        the prior; 0 for independent views
     """
 
     poses: Poses
@@ -48,10 +52,12 @@ class Bundle:
     weight: F64
     scale: float
     cost: tuple[float, ...]
+    departure: float = 0.0
 
     @property
     def statistics(self) -> dict[str, float]:
-        """Median, 95th percentile and rms of |residual| in pixels, number of ties, share of ties with weight < 0.1."""
+        """Median, 95th percentile and rms of |residual| in pixels, number of ties, share of ties with
+        weight < 0.1, and `departure`."""
         length = np.linalg.norm(self.residual, axis=1)
         return {
             "n_ties": float(len(length)),
@@ -59,6 +65,7 @@ class Bundle:
             "p95_px": float(np.percentile(length, 95)),
             "rms_px": float(np.sqrt(np.average(length**2, weights=self.weight))),
             "rejected": float((self.weight < 0.1).mean()),
+            "departure": self.departure,
         }
 
 
@@ -116,8 +123,16 @@ def adjust(
         if moved < 1e-3:
             break
     fixed = _without_absent(poses, where.present)
-    result = Bundle(fixed, _residual(ties, fixed), weight, scale, tuple(costs))
+    result = Bundle(fixed, _residual(ties, fixed), weight, scale, tuple(costs), problem.departure(poses))
     _log.info("bundle: %s after %d rounds", result.statistics, len(costs))
+    if result.departure > LARGEST_DEPARTURE:
+        _log.warning(
+            "views depart from their cameras and stage positions by %.1f standard deviations of the priors (%g px, "
+            "%g, %g rad), which pull the poses away from the tie points. Make them wider, or infinite for "
+            "independent views.",
+            result.departure,
+            *(chosen.residual_px, chosen.residual_height, chosen.residual_rad),
+        )
     return result
 
 

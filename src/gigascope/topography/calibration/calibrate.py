@@ -18,7 +18,7 @@ from gigascope.errors import UserError
 from gigascope.topography.calibration.bundle import Bundle, adjust
 from gigascope.topography.calibration.flat_focus import FlatFocus, all_in_focus, flat_focus
 from gigascope.topography.calibration.illumination import fit_illumination
-from gigascope.topography.calibration.initial import overlapping_pairs, pair_shifts, solve_translations
+from gigascope.topography.calibration.initial import overlapping_pairs, place_views
 from gigascope.topography.calibration.layout import Layout
 from gigascope.topography.calibration.result import MOST_ARROWS, Calibration, InstrumentId, Quiver, place
 from gigascope.topography.calibration.system import Priors
@@ -162,11 +162,15 @@ def register(
     -------
     Calibration, without the statistics of focus
     """
-    size, n = instrument.size, instrument.n_views
-    at = np.array(translation, dtype=np.float64)
-    pairs = overlapping_pairs(at, size, present=where.present)
-    shifts = pair_shifts(image, pairs, at, search_px=settings.search_share * max(size))
-    at, _ = solve_translations(shifts, n, size, where.present, instrument.name)
+    size = instrument.size
+    at = place_views(
+        image,
+        translation,
+        size,
+        search_px=settings.search_share * max(size),
+        present=where.present,
+        name=instrument.name,
+    )
     poses = first_poses(instrument, at, planes, where, start)
     ties, bundle = join([]), None
     for round_ in range(settings.rounds):

@@ -180,6 +180,45 @@ def pair_shifts(
     return PairShifts(pairs, shift, contrast)
 
 
+def place_views(
+    image: ReadImage,
+    translation: ArrayLike,
+    size: tuple[int, int],
+    *,
+    search_px: float,
+    present: ArrayLike | None = None,
+    name: Callable[[int], str] = str,
+) -> F64:
+    """Translations of all views from their images.
+
+    Parameters
+    ----------
+    image : view -> (R, C) image in focus
+    translation : (V, 2) expected
+    size : (R, C)
+    search_px : largest error of the difference of two expected translations; where views stay apart, twice that and
+        pairs with less overlap are tried too
+    present, name : see :func:`solve_translations`
+
+    Returns
+    -------
+    (V, 2) float64, mean 0
+
+    Raises
+    ------
+    UserError : see :func:`solve_translations`
+    """
+    at = np.asarray(translation, dtype=np.float64)
+    there = np.ones(len(at), np.bool_) if present is None else np.asarray(present, dtype=np.bool_).ravel()
+    for wider in (1, 2):
+        pairs = overlapping_pairs(at, size, LEAST_OVERLAP / wider**2, there)
+        found = pair_shifts(image, pairs, at, search_px=wider * search_px)
+        if not len(apart_views(found.pairs[found.certain], len(at), there)[0]):
+            break
+        _log.info("views are apart within %.0f px", wider * search_px)
+    return solve_translations(found, len(at), size, there, name)[0]
+
+
 def solve_translations(
     found: PairShifts,
     n_views: int,
@@ -261,26 +300,31 @@ def refuse_unconnected(
     UserError : naming views of the smaller groups
     """
     edges = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
-    if present.sum() < 2:
+    apart, groups = apart_views(edges, n_views, present)
+    if not len(apart):
         return
     if not len(edges):
-        tested = len(edges) if tried is None else len(np.asarray(tried).reshape(-1, 2))
+        tested = 0 if tried is None else len(np.asarray(tried).reshape(-1, 2))
         raise UserError(
             f"no two of the {int(present.sum())} views overlap ({tested} pairs compared), so their poses cannot be "
             "told from the flat target.",
             do="Scan with a step below the field of a view (60 % overlap is usual), check the stage step, the pixel "
             "size and the signs of the axes, or give known poses.",
         )
-    graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n_views, n_views))
+    more = f" and {len(apart) - NAMED} more" if len(apart) > NAMED else ""
+    raise UserError(
+        f"the views fall into {groups} groups without a sure overlap between them: "
+        f"{', '.join(name(int(v)) for v in apart[:NAMED])}{more} of {int(present.sum())} are apart from the rest.",
+        do="Look whether these views are dark, out of focus or displaced by more than the search, check stage step "
+        "and signs, or leave their cameras out.",
+    )
+
+
+def apart_views(pairs: I64, n_views: int, present: NDArray[np.bool_]) -> tuple[I64, int]:
+    """Views that are there and not in the largest group that pairs connect, and the number of groups."""
+    graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n_views, n_views))
     label = connected_components(graph, directed=False)[1]
+    if not present.any():
+        return np.empty(0, np.int64), 0
     largest = np.bincount(label[present]).argmax()
-    apart = np.flatnonzero(present & (label != largest))
-    if len(apart):
-        more = f" and {len(apart) - NAMED} more" if len(apart) > NAMED else ""
-        groups = len(np.unique(label[present]))
-        raise UserError(
-            f"the views fall into {groups} groups without a sure overlap between them: "
-            f"{', '.join(name(int(v)) for v in apart[:NAMED])}{more} of {int(present.sum())} are apart from the rest.",
-            do="Look whether these views are dark, out of focus or displaced by more than the search, check stage step "
-            "and signs, or leave their cameras out.",
-        )
+    return np.flatnonzero(present & (label != largest)), len(np.unique(label[present]))

@@ -97,6 +97,12 @@ class Problem:
         changed = with_parameters(poses, new[: self.first_camera].reshape(-1, N_POSE), new[self.first_distortion :])
         return changed, float(shift)
 
+    def departure(self, poses: Poses) -> float:
+        """Root mean square departure of views from their cameras and stage positions, in standard deviations."""
+        x = np.concatenate((parameters(poses).ravel(), self.groups.ravel(), poses.distortion))
+        apart = ((self.prior_rows @ x - self.prior_about) ** 2 * self.prior_weight)[: self.n_residual_rows]
+        return float(np.sqrt(apart.mean())) if apart.size else 0.0
+
     def _solve(self, matrix: sparse.csr_matrix, gradient: F64, off_gauge: F64) -> F64:
         """Move (n,) that minimises the quadratic model with the gauge's sums brought to 0."""
         views, n = self.first_camera, self.n
@@ -149,6 +155,7 @@ class Problem:
     def _priors(self, start: Poses) -> tuple[sparse.csr_matrix, F64, F64]:
         """Rows, weights and values of all priors: rows @ x is expected to be the value."""
         p, rows = self.priors, _Rows()
+        self.n_residual_rows = 0
         sigmas = {
             "residual": np.array([p.residual_height] + [p.residual_rad] * 3 + [p.residual_px] * 2),
             "stage": np.array([p.stage_height] + [p.stage_rad] * 3 + [np.inf] * 2),
@@ -174,6 +181,8 @@ class Problem:
                     lever = at[camera, 1] if k == 4 else -at[camera, 0]
                     entries.append((self.first_stage + N_POSE * stage + 3, lever))
                 rows.add(entries, sigmas["residual"][k], np.zeros(self.n_views))
+            self.n_residual_rows = rows.n
+            for k in range(N_POSE):
                 cameras, stages = np.arange(self.n_cameras), np.arange(self.n_stages)
                 rows.add([(self.first_camera + N_POSE * cameras + k, 1.0)], sigmas["mount"][k], mean[:, k])
                 rows.add([(self.first_stage + N_POSE * stages + k, 1.0)], sigmas["stage"][k], np.zeros(self.n_stages))
