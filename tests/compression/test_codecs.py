@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,14 @@ def test_video_streams_do_not_depend_on_when_they_are_made(rng: np.random.Genera
     for key in ("av1", "hevc12"):
         codec = codecs.codec(key)
         assert codec.encode(frame, 30.0) == codec.encode(frame, 30.0)
+
+
+def test_encoders_leave_the_priority_of_the_process_alone(rng: np.random.Generator) -> None:
+    """SVT-AV1 takes real-time priority where it may, as for root, and would not give it back."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+    for key in ("av1", "hevc12"):
+        codecs.CODECS[key].encode(rng.integers(0, 4096, (4, 64, 64)).astype(np.uint16), 40)
+    assert (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority) == before
 
 
 def test_quarters_of_the_rate_factor_of_av1_count(rng: np.random.Generator) -> None:

@@ -42,7 +42,7 @@ def test_resumed_training_equals_an_undisturbed_one(kind: str, tmp_path: Path) -
     assert whole.curves == second.curves
 
 
-@pytest.mark.skip(reason="two gloo ranks starved two cores for minutes in CI: to be looked into")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parity", "recommended"])
 def test_two_processes_train_as_one(kind: str, tmp_path: Path) -> None:
     single = training(kind)

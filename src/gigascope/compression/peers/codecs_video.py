@@ -6,8 +6,10 @@ the encoder's text about itself, so that nothing but the picture counts.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,7 +47,8 @@ def encode_av1(frame: Frame, crf: float, preset: int = 6, window: tuple[float, f
     n_z, n_y, n_x = luma.shape
     images = np.full((n_z, n_y * 3 // 2, n_x), 512, np.uint16)
     images[:, :n_y] = luma
-    return header.pack(_encode(images, (n_x, n_y), "libsvtav1", "yuv420p10le", "obu", options))
+    with _scheduling_kept():
+        return header.pack(_encode(images, (n_x, n_y), "libsvtav1", "yuv420p10le", "obu", options))
 
 
 def decode_av1(data: bytes) -> Frame:
@@ -92,6 +95,22 @@ def missing(encoder: str) -> str | None:
     except ImportError:
         return "PyAV is not installed (pip install av)"
     return None if encoder in av.codecs_available else f"this PyAV was built without {encoder}"
+
+
+@contextlib.contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """Where the user is root SVT-AV1 gives the thread that calls it real-time priority, and leaves it at that.
+
+    What the thread does afterwards, and every process that it starts, would keep all others from the processors.
+    """
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def _encode(
