@@ -7,6 +7,7 @@ relief is a sum of plane waves, bodies stand in the cells of a lattice and are d
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -122,7 +123,7 @@ class Relief:
 
 
 @dataclass(frozen=True)
-class _Scattered:
+class _Scattered(ABC):
     """Bodies on a jittered lattice: one in each cell of `pitch_px`, with the given probability."""
 
     seed: int
@@ -137,9 +138,9 @@ class _Scattered:
         for box, rows, cols, random in bodies(self.seed, type(self).__name__, self.pitch_px, self.probability, window):
             heights[box] += self.amplitude_um * self._profile(rows, cols, random)
 
+    @abstractmethod
     def _profile(self, rows: F64, cols: F64, random: np.random.Generator) -> F64:
         """Height of the body, 0 to 1, at offsets (rows, 1) and (1, cols) from its centre."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
