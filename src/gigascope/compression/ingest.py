@@ -100,26 +100,6 @@ def _where(source: VolumeSource, t: int, c: int) -> str:
     return ", ".join([str(source.path), *named])
 
 
-def _mend(voxels: NDArray, not_finite: NotFinite, where: str, z0: int) -> None:
-    """Fill what is not finite with the background of its cell, in place, or refuse it."""
-    bad = ~np.isfinite(voxels)
-    z, y, x = (int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
-    what = (
-        f"holds {int(bad.sum())} values that are not finite (NaN or infinite), the first at z {z0 + z}, y {y}, x {x}."
-    )
-    if not_finite == "refuse":
-        raise UserError(what, where=where, do="Repair the file, or set ingest.not_finite: background to fill them.")
-    fine = np.sort(voxels[~bad])
-    if not fine.size:
-        raise UserError(f"holds no finite value in planes {z0} to {z0 + len(voxels) - 1}.", where=where)
-    whole = background_level(fine).centre
-    for box in itertools.product(*(windows(n, cell) for n, cell in zip(voxels.shape, CELL))):
-        inside = bad[box]
-        if inside.any():
-            values = np.sort(voxels[box][~inside])
-            voxels[box][inside] = background_level(values).centre if values.size else whole
-
-
 class FrameReader:
     """Collects the facts of one frame from its slabs.
 
