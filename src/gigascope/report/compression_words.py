@@ -148,13 +148,13 @@ def _target(result: CompressionResult) -> list[Row]:
     rows: list[Row] = [("Target", words, "as asked for in the section fit")] if words else []
     if lam is not None:
         why = (
-            "noise variances of squared error that one bit is worth: a Gaussian is kept if it saves more than its "
-            "bits cost"
+            "squared error that one bit is worth, in variances of the noise, or of 2/256 of the range where the noise "
+            "is less: a Gaussian is kept if it saves more than its bits cost"
         )
         if asked and "lambda" not in asked:
             why += "; found by fitting some bricks at several values"
         elif not asked and result.config("fit"):
-            why += "; the default, since no target was given"
+            why += "; no target was given: what is lost is noise, or a twentieth of the mean signal"
         rows.append(("Lambda", plain(lam), why))
     return rows
 
