@@ -71,17 +71,18 @@ def fit_mosaic(poses: Poses, margin: int = 0) -> tuple[Poses, tuple[int, int]]:
     return replace(poses, offset=poses.offset - first), (rows, cols)
 
 
-def find_candidates(poses: Poses, shape: tuple[int, int]) -> Candidates:
+def find_candidates(poses: Poses, shape: tuple[int, int], present: ArrayLike | None = None) -> Candidates:
     """Lists of all cells of a mosaic.
 
     Parameters
     ----------
     poses : offset such that the views lie in the mosaic, see :func:`fit_mosaic`; what lies outside has no cells
     shape : (rows, cols) of the mosaic
+    present : (V,) bool, views that are there, the only ones that are listed; none: all
 
     Raises
     ------
-    ShapeError : an empty mosaic
+    ShapeError : an empty mosaic, or no view
     """
     if min(shape) < 1:
         raise ShapeError(f"find_candidates: shape: expected (rows, cols) above 0, got {shape}")
@@ -89,7 +90,10 @@ def find_candidates(poses: Poses, shape: tuple[int, int]) -> Candidates:
     bounds = extent(poses)
     first = np.clip(np.floor((bounds[:, 0] - BEND) / CELL).astype(np.int64), 0, n_cells)
     last = np.clip(np.floor((bounds[:, 1] + BEND) / CELL).astype(np.int64) + 1, first, n_cells)
-    found = [_cells_of(poses, v, first[v], last[v], int(n_cells[1])) for v in range(poses.n_views)]
+    there = np.arange(poses.n_views) if present is None else np.flatnonzero(np.asarray(present, dtype=np.bool_))
+    found = [_cells_of(poses, int(v), first[v], last[v], int(n_cells[1])) for v in there]
+    if not found:
+        raise ShapeError("find_candidates: present: expected at least one view")
     cell, view, rc, central = (np.concatenate(parts) for parts in zip(*found))
     order = np.argsort(cell, kind="stable")
     size = int(n_cells.prod())
