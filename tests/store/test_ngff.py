@@ -11,10 +11,12 @@ import ome_zarr_models.v05
 import pytest
 import zarr
 
+from gigascope.errors import ShapeError, UserError
 from gigascope.store import ngff
 from gigascope.store.commit import finish
 from gigascope.store.create import create_image
 from gigascope.store.open import open_store
+from gigascope.store.plan import ShardPlan
 
 
 def test_independent_models_accept_image_and_labels(tmp_path, write_store):
@@ -87,6 +89,43 @@ def test_window_is_robust_or_as_given(tmp_path, rng):
         else:
             # 0.5 and 99.5 % of a normal distribution; 160,000 samples give them to 0.02
             np.testing.assert_allclose(store.window, (-2.576, 2.576), atol=0.1)
+
+
+def test_channels_have_names_colours_and_windows_of_their_own(tmp_path, rng):
+    data = rng.standard_normal((3, 150, 160)).astype(np.float32) * np.array([1, 10, 100], np.float32)[:, None, None]
+    data[1, :20] = np.nan
+    channels = [
+        ngff.Channel("red", "FF0000", (0.0, 2.0)),
+        ngff.Channel("height"),
+        ngff.Channel("weight", "00FF00", active=False),
+    ]
+    plan = ShardPlan(data.shape, 4, (3, 64, 64), (3, 128, 128))
+    image = {"shape": data.shape, "dtype": data.dtype, "axes": ("c", "y", "x"), "plan": plan}
+    writer = create_image(tmp_path / "a.zarr", **image, channels=channels)
+    with pytest.raises(ShapeError, match="2 channels are described"):
+        create_image(tmp_path / "b.zarr", **image, channels=channels[:2])
+    writer[:] = data
+    with pytest.raises(UserError, match="has the value nan at c 1, y 0, x 0"):
+        finish(writer, {})
+    writer = create_image(tmp_path / "a.zarr", **image, channels=channels, allow_nan=True)
+    writer[:] = data
+    finish(writer, {})
+    store = open_store(writer.path)
+    assert [(c["label"], c["color"], c["active"]) for c in store.channels] == [
+        ("red", "FF0000", True),
+        ("height", "FFFFFF", True),
+        ("weight", "00FF00", False),
+    ]
+    assert store.window == (0.0, 2.0)
+    for found, values in zip(store.channels, data):
+        window, known = found["window"], values[np.isfinite(values)]
+        assert (window["min"], window["max"]) == (known.min(), known.max())
+        if found["label"] != "red":
+            low, high = np.percentile(known, [0.5, 99.5])
+            assert (window["start"], window["end"]) == pytest.approx((low, high))
+    assert store.statistics["not_finite"] == 20 * 160
+    assert np.isfinite(store.array(1)[1, 10:]).all()
+    ome_zarr_models.v05.Image.from_zarr(zarr.open_group(writer.path, mode="r"))
 
 
 def test_opens_without_a_warning_in_zarr_and_dask(tmp_path, write_store, store_views):

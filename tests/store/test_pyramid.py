@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -46,6 +47,21 @@ def test_mean_equals_direct_computation(rng, dtype, factors):
         np.testing.assert_allclose(mean, direct_mean(data, factors), rtol=0, atol=4000 * 4 * np.finfo(dtype).eps)
     else:
         np.testing.assert_array_equal(mean, direct_mean(data, factors))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("share", [0.1, 0.7])
+def test_what_is_not_known_is_left_out_of_the_mean(rng, dtype, share):
+    data = rng.standard_normal(tuple(rng.integers(2, 24, 3))).astype(dtype)
+    data[rng.random(data.shape) < share] = np.nan
+    data.flat[0] = np.nan
+    with np.errstate(all="raise"):
+        mean = pyramid.mean(data.copy(), (1, 2, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = direct(data, (1, 2, 2), lambda blocks: np.nanmean(blocks.astype(np.float64), axis=-1))
+    assert mean.dtype == data.dtype
+    np.testing.assert_allclose(mean, expected, rtol=0, atol=4 * 4 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 2), (2, 1, 1)])

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -59,7 +59,7 @@ def finish(store: StoreWriter | Path, provenance: Mapping[str, Any], *, allow_na
     ----------
     store : as created, or its path (after parts were written by other jobs)
     provenance : JSON values; numpy scalars and arrays become numbers and lists, NaN and infinity null
-    allow_nan : accept NaN and infinite values in the image
+    allow_nan : accept NaN and infinite values in the image, also one that was not created for them
 
     Returns
     -------
@@ -81,7 +81,9 @@ def finish(store: StoreWriter | Path, provenance: Mapping[str, Any], *, allow_na
         _require_shards(writer, members, others)
         for array in [*(writer.group[f"arrays/{name}"] for name in members["arrays"]), *others]:
             _read_through(writer.path, array, digester)
-        statistics = {} if image is None else _finish_image(image, members["labels"], digester, allow_nan)
+        statistics = (
+            {} if image is None else _finish_image(image, members["labels"], digester, allow_nan or image.allow_nan)
+        )
         for file in store_files(writer.path):
             digester.add(file)
         files = digester.results()
@@ -199,28 +201,45 @@ def _finish_image(writer: ImageWriter, labels: Sequence[str], digester: Digester
     blocks: dict[tuple[int, ...], Statistics] = {}
 
     def take_in(region: Region, block: NDArray) -> None:
-        corner = tuple(r.start for r in region)
-        blocks[corner] = found = Statistics.of(block, step)
-        if found.first_bad is not None and not allow_nan:
-            named = ", ".join(f"{axis} {c + i}" for axis, c, i in zip(writer.axes, corner, found.first_bad))
-            what = f"has the value {block[found.first_bad]} at {named}; only finite values may be kept."
-            raise UserError(what, where=writer.path, do="Look at the stage's log and inputs.")
+        corner = [r.start for r in region]
+        for first, part in _by_channel(writer, block):
+            here = tuple(c + f for c, f in zip(corner, first))
+            blocks[here] = found = Statistics.of(part, step)
+            if found.first_bad is not None and not allow_nan:
+                named = ", ".join(f"{axis} {c + i}" for axis, c, i in zip(writer.axes, here, found.first_bad))
+                what = f"has the value {part[found.first_bad]} at {named}; only finite values may be kept."
+                raise UserError(what, where=writer.path, do="Look at the stage's log and inputs.")
 
     _build_pyramid(writer, "0", pyramid.mean, digester, take_in)
     for name in labels:
         _build_pyramid(writer, f"labels/{name}/0", pyramid.mode, digester, lambda region, block: None)
     statistics = Statistics()
+    of_channel = [Statistics() for _ in writer.channels or ()]
     for corner in sorted(blocks):  # threads finish in any order, the sum must not depend on it
         statistics.add(blocks[corner])
-    _write_ome(writer, labels, statistics)
+        if writer.channels is not None:
+            of_channel[corner[writer.axes.index("c")]].add(blocks[corner])
+    _write_ome(writer, labels, statistics, of_channel)
     return statistics.summary()
 
 
-def _write_ome(writer: ImageWriter, labels: Sequence[str], statistics: Statistics) -> None:
-    window = writer.window or statistics.window()
-    extremes = (statistics.lowest, statistics.highest) if statistics.n_finite else window
+def _by_channel(writer: ImageWriter, block: NDArray) -> Iterator[tuple[tuple[int, ...], NDArray]]:
+    """A block in one piece, or channel by channel where each is described; and where each piece begins in it."""
+    axis = None if writer.channels is None else writer.axes.index("c")
+    for n in range(1 if axis is None else block.shape[axis]):
+        here = tuple(slice(n, n + 1) if k == axis else slice(None) for k in range(block.ndim))
+        yield tuple(n if k == axis else 0 for k in range(block.ndim)), block[here]
+
+
+def _write_ome(
+    writer: ImageWriter, labels: Sequence[str], statistics: Statistics, of_channel: Sequence[Statistics]
+) -> None:
     n_channels = writer.shape[writer.axes.index("c")] if "c" in writer.axes else 1
-    display = ngff.omero(writer.name, n_channels, extremes, window)
+    channels = writer.channels or (ngff.Channel(writer.name, window=writer.window),) * n_channels
+    found = of_channel or (statistics,) * n_channels
+    windows = [channel.window or one.window() for channel, one in zip(channels, found)]
+    extremes = [(one.lowest, one.highest) if one.n_finite else w for one, w in zip(found, windows)]
+    display = ngff.omero(channels, extremes, windows)
     common: dict[str, Any] = {
         "axes": writer.axes,
         "spacing": writer.spacing,

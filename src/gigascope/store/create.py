@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gigascope.errors import ShapeError, UserError
 from gigascope.store.disk import disk_errors, remove
+from gigascope.store.ngff import Channel
 from gigascope.store.plan import Access, Region, ShardPlan, shard_plan
 from gigascope.store.table import write_table
 
@@ -82,6 +84,8 @@ class ImageWriter(StoreWriter):
     unit : of the spatial axes, OME-Zarr's long form ("nanometer", "micrometer")
     name : of the image, for viewers
     window : darkest and brightest value to show, or None for percentiles of the data
+    channels : what each channel shows and how, in the order of axis "c"; None: all alike
+    allow_nan : NaN stands for what is not known
     """
 
     def __init__(self, path: Path, group: zarr.Group, array: zarr.Array, image: Mapping[str, Any]) -> None:
@@ -93,6 +97,9 @@ class ImageWriter(StoreWriter):
         self.unit: str = image["unit"]
         self.name: str = image["name"]
         self.window: tuple[float, float] | None = tuple(image["window"]) if image["window"] else None
+        found = image["channels"]
+        self.channels = None if found is None else tuple(channel_of(entry) for entry in found)
+        self.allow_nan: bool = image["allow_nan"]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -152,6 +159,8 @@ def create_image(
     name: str | None = None,
     window: tuple[float, float] | None = None,
     plan: ShardPlan | None = None,
+    channels: Sequence[Channel] | None = None,
+    allow_nan: bool = False,
 ) -> ImageWriter:
     """A new image store; what an earlier attempt left at `path` is removed.
 
@@ -166,10 +175,12 @@ def create_image(
     name : of the image, for viewers; default: the folder's name without its suffix
     window : darkest and brightest value to show; default: percentiles of the data
     plan : chunks and shards, where `access` does not fit
+    channels : what each channel shows and how, in the order of axis "c"; default: all alike, in grey
+    allow_nan : NaN stands for what is not known, and is left out of the means of the pyramid; else it is refused
 
     Raises
     ------
-    ShapeError : axes, shape, dtype or spacing do not go together
+    ShapeError : axes, shape, dtype, spacing or channels do not go together
     UserError : the disk is full or may not be written, or `path` holds something that is not a store of ours
     """
     path = Path(path)
@@ -184,7 +195,11 @@ def create_image(
         "unit": unit,
         "name": name or path.stem,
         "window": None if window is None else [float(window[0]), float(window[1])],
+        "channels": None if channels is None else [asdict(channel) for channel in channels],
+        "allow_nan": allow_nan,
     }
+    if channels is not None and ("c" not in axes or len(channels) != shape[list(axes).index("c")]):
+        raise ShapeError(f"{len(channels)} channels are described, the axes {tuple(axes)} have the shape {shape}")
     group = _new_group(path, image)
     with disk_errors(path):
         return ImageWriter(path, group, new_array(group, "0", plan, dtype, axes), image)
@@ -249,6 +264,12 @@ def writable_array(group: zarr.Group, name: str) -> zarr.Array:
     """An array that :func:`new_array` made, again: Zarr keeps what to do with chunks of zeros in the process only."""
     array: zarr.Array = group[name]  # type: ignore[assignment]
     return array.with_config({"write_empty_chunks": True})
+
+
+def channel_of(entry: Mapping[str, Any]) -> Channel:
+    """A channel as it is kept in the record of an image."""
+    window = entry["window"]
+    return Channel(entry["label"], entry["colour"], None if window is None else tuple(window), entry["active"])
 
 
 def plan_of(array: zarr.Array) -> ShardPlan:

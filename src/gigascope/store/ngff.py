@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,24 @@ if TYPE_CHECKING:
 
 _AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 _CUSTOM_UNITS = {"tilt": "degree"}
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What a channel shows, and how.
+
+    Attributes
+    ----------
+    label : its name
+    colour : of its brightest value, RRGGBB in hexadecimal
+    window : darkest and brightest value to show; none: percentiles of the data
+    active : shown when the image is opened
+    """
+
+    label: str
+    colour: str = "FFFFFF"
+    window: tuple[float, float] | None = None
+    active: bool = True
 
 
 def axes_metadata(axes: Sequence[str], spacing: Mapping[str, float], unit: str) -> list[dict[str, str]]:
@@ -48,11 +67,23 @@ def datasets(
     ]
 
 
-def omero(name: str, n_channels: int, extremes: tuple[float, float], window: tuple[float, float]) -> dict[str, Any]:
-    """Display settings: one grey channel (or `n_channels` alike) from `window[0]` black to `window[1]` white."""
-    limits = {"min": extremes[0], "max": extremes[1], "start": window[0], "end": window[1]}
-    channel = {"label": name, "color": "FFFFFF", "active": True, "coefficient": 1, "family": "linear", "window": limits}
-    return {"channels": [channel] * n_channels, "rdefs": {"model": "greyscale"}}
+def omero(
+    channels: Sequence[Channel], extremes: Sequence[tuple[float, float]], windows: Sequence[tuple[float, float]]
+) -> dict[str, Any]:
+    """Display settings of channels, each with its least and largest value, its darkest and brightest one to show."""
+    entries = [
+        {
+            "label": channel.label,
+            "color": channel.colour,
+            "active": channel.active,
+            "coefficient": 1,
+            "family": "linear",
+            "window": {"min": low, "max": high, "start": start, "end": end},
+        }
+        for channel, (low, high), (start, end) in zip(channels, extremes, windows, strict=True)
+    ]
+    grey = all(channel.colour == "FFFFFF" for channel in channels)
+    return {"channels": entries, "rdefs": {"model": "greyscale" if grey else "color"}}
 
 
 def write_image_metadata(

@@ -75,6 +75,12 @@ class StoreReader:
         return window["start"], window["end"]
 
     @property
+    def channels(self) -> list[dict[str, Any]]:
+        """Label, colour (`color`) and window (`min`, `max`, `start`, `end`) of every channel, as OME-Zarr has them."""
+        self._need_image()
+        return list(self.attributes["ome"]["omero"]["channels"])
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Samples along each axis of level 0."""
         return tuple(self._need_image()["shape"])

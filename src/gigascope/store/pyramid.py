@@ -58,9 +58,12 @@ def level_plans(plan: ShardPlan, axes: Sequence[str]) -> list[ShardPlan]:
 def mean(block: NDArray, factors: Sequence[int]) -> NDArray:
     """Mean of blocks of `factors` samples, in the dtype of `block`, integers rounded half to even.
 
-    At an odd end the last sample stands for two. Sums are float32 where that is exact enough (float32 and up to 16
-    bits), else float64.
+    At an odd end the last sample stands for two. NaN is what is not known: the mean is that of the others, NaN where
+    there are none. Sums are float32 where that is exact enough (float32 and up to 16 bits), else float64.
     """
+    # the least of values is NaN where one of them is
+    if block.dtype.kind == "f" and block.size and np.isnan(block.min()):
+        return _mean_of_known(block, factors)
     dtype = block.dtype
     total = np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64
     scale = 1.0
@@ -75,6 +78,23 @@ def mean(block: NDArray, factors: Sequence[int]) -> NDArray:
     if dtype.kind in "iu":
         np.rint(block, out=block)
     return block.astype(dtype, copy=False)
+
+
+def _mean_of_known(block: NDArray, factors: Sequence[int]) -> NDArray:
+    """As :func:`mean`, of the values that are not NaN."""
+    known = ~np.isnan(block)
+    total = np.where(known, block, 0)
+    count = known.astype(np.float32)
+    for axis, factor in enumerate(factors):
+        if factor == 2:
+            total, count = (
+                np.add(
+                    _every_second(even, axis, 0), _every_second(even, axis, 1), dtype=np.result_type(even, np.float32)
+                )
+                for even in (_even(total, axis), _even(count, axis))
+            )
+    with np.errstate(invalid="ignore"):
+        return np.divide(total, count).astype(block.dtype, copy=False)
 
 
 def mode(block: NDArray, factors: Sequence[int]) -> NDArray:
