@@ -67,6 +67,9 @@ class TopographyDataset(_Dataset):
     inputs: topography.TopographyInputs = Field(description="where the z-stacks come from")
     synth: topography.Synth = Field(topography.Synth(), description="simulating the instrument")
     ingest: topography.Ingest = Field(topography.Ingest(), description="reading and checking")
+    calibrate: topography.Calibrate = Field(
+        topography.Calibrate(), description="where the views lie, and where they are in focus"
+    )
 
     @model_validator(mode="after")
     def _without_effect(self) -> TopographyDataset:

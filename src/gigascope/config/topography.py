@@ -195,3 +195,58 @@ class Ingest(Section):
             if first >= last:
                 raise ValueError(f"crop {first} to {last} is empty.")
         return self
+
+
+class Calibrate(Section):
+    """Find where every view lies, where it is in focus and how even its light is: from the flat target, or as given."""
+
+    poses: str | None = Field(
+        None,
+        description=(
+            "file of known poses (CSV, TSV or JSON, a row for each view, see `known poses`); the flat target, where "
+            "there is one, then gives height 0 and light only; none: poses from the flat target"
+        ),
+    )
+    calibration: str | None = Field(
+        None,
+        description=(
+            "calibration.zarr of another dataset, taken with the same instrument, stage positions and crop; none: "
+            "this dataset has its own"
+        ),
+    )
+    datum: Literal["quadratic", "integer"] = Field(
+        "quadratic",
+        description=(
+            "where the flat target is in focus, which is height 0: `quadratic`, a surface over the field, between the "
+            "slices; `integer`, one slice for each view, as the published release has it"
+        ),
+    )
+    search_share: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="largest error of the distance of two views as the stage gives it, as a share of a view",
+    )
+    rounds: int = Field(
+        2, ge=1, le=8, description="of tie points and bundle adjustment, each with the poses of the one before"
+    )
+    independent: bool = Field(
+        False,
+        description=(
+            "every view has poses of its own; false: cameras sit still and the stage repeats its positions to "
+            "micrometres, so that views differ from the sum of the two by little"
+        ),
+    )
+    parts: PositiveInt = Field(
+        1, description="jobs that share the views of the flat target; the result does not depend on it"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Calibrate:
+        if self.poses is not None and self.calibration is not None:
+            raise ValueError("poses and calibration cannot both be given: both say where the views lie.")
+        known = "calibration" if self.calibration is not None else "poses" if self.poses is not None else None
+        idle = ["search_share", "rounds", "independent", *(["datum"] if known == "calibration" else [])]
+        if known and (given := [n for n in idle if getattr(self, n) != type(self).model_fields[n].default]):
+            raise ValueError(f"{given[0]} has no effect beside {known}: leave it out.")
+        return self

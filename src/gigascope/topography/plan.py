@@ -13,6 +13,7 @@ from gigascope.config.dataset import TopographyDataset
 from gigascope.config.topography import Ingest
 from gigascope.runtime.resources import Estimate
 from gigascope.stage import JobKind
+from gigascope.topography.calibration.origin import origin_of
 from gigascope.topography.ingest import ROUNDS
 
 if TYPE_CHECKING:
@@ -28,6 +29,16 @@ BYTES_PER_S = 2e8
 SIMULATED_BYTES, TRUTH_BYTES = 8 * 14, 4 + 8 + 4
 # Rays that the fast renderer follows in a second.
 RAYS_PER_S = 6e6
+# torch, numba and the compiled filters loaded.
+CALIBRATION_BYTES = 420 * 2**20
+# Float32 arrays of a view while its focus is measured and its image in focus resampled.
+FOCUSED_BYTES = 4 * 12
+FOCUSED_PIXELS_PER_S = 2e6
+# Overlapping pairs of a view at 60 % overlap; time and memory of the tie points and equations of one.
+PAIRS_OF_A_VIEW, SECONDS_OF_A_PAIR, BYTES_OF_A_PAIR = 10, 0.15, 50_000
+# Images in focus that are held while pairs are compared.
+HELD_VIEWS = 8
+CELL, CELL_BYTES = 64, 16
 
 
 @dataclass(frozen=True)
@@ -207,6 +218,38 @@ def estimate_ingest_job(dataset: TopographyDataset, header: TopographyHeader, jo
     """A part has its share of the views; the gather reads every shard once, in blocks."""
     whole = estimate_ingest(dataset, header)
     return _of_parts(whole, dataset.ingest.parts if job == "part" else 1)
+
+
+def estimate_calibrate(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:
+    """One view of the flat target at a time; afterwards the images in focus of a few of them."""
+    cfg = dataset.calibrate
+    origin = origin_of(
+        poses=cfg.poses is not None,
+        calibration=cfg.calibration is not None,
+        flat=header.flat_slices > 0,
+        n_views=header.n_views,
+    )
+    pixels, n_views = math.prod(header.shape[3:]), header.n_views
+    measured = header.flat_slices > 0 and origin != "another acquisition"
+    # cells of the mosaic that each view lies over, with its entry in their lists
+    lists = n_views * (math.prod(n / CELL + 1 for n in header.shape[3:])) * CELL_BYTES
+    disk, held, seconds = lists + 2**18, 0.0, 2.0
+    if measured:
+        packed = 1.5 if header.pattern is not None else 1.0
+        held = packed * header.flat_slices * pixels * header.itemsize + FOCUSED_BYTES * pixels
+        seconds += n_views * pixels * header.flat_slices / FOCUSED_PIXELS_PER_S
+        if n_views > 1:
+            disk += 2 * n_views * pixels
+            pairs = PAIRS_OF_A_VIEW * n_views
+            seconds += pairs * (cfg.rounds if origin == "flat target" else 1) * SECONDS_OF_A_PAIR
+            held = max(held, HELD_VIEWS * 4 * pixels + pairs * BYTES_OF_A_PAIR)
+    return Estimate(CALIBRATION_BYTES + int(held), 0, seconds, int(disk), 60 + n_views * measured, f"from: {origin}")
+
+
+def estimate_calibrate_job(dataset: TopographyDataset, header: TopographyHeader, job: JobKind) -> Estimate:
+    """A part has its share of the views."""
+    whole = estimate_calibrate(dataset, header)
+    return _of_parts(whole, dataset.calibrate.parts if job == "part" else 1)
 
 
 def _of_parts(whole: Estimate, parts: int) -> Estimate:

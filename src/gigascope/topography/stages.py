@@ -166,3 +166,87 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
         first += capture.present.size
     read = sum(ctx.work.metrics_of(item, 0)["MB"] for item in ctx.work.items)
     ctx.log.info("%.0f MB of stacks in %d views", read, first)
+
+
+def open_calibrate(ctx: Context, cfg: config.Calibrate) -> WorkPlan:
+    """See where the calibration comes from, and refuse what cannot be one."""
+    import numpy as np
+
+    from gigascope.runtime.parts import WorkPlan
+    from gigascope.store.plan import ShardPlan
+
+    task = _calibrating(ctx, cfg)
+    ctx.log.info("calibration from: %s", task.origin)
+    task.begin()
+    if task.needs_images:
+        of = task.acquired.instrument
+        view = (1, *of.size)
+        plan_ = ShardPlan((of.n_views, *of.size), 2, view, view)
+        ctx.work.create_array("images", plan_.shape, np.float16, plan=plan_)
+    return WorkPlan([task.views])
+
+
+def calibrate_view(ctx: Context, cfg: config.Calibrate, item: int) -> None:
+    """Surface of focus of one view of the flat target, and its image in focus."""
+    import numpy as np
+
+    task = ctx.kept("task", lambda: _calibrating(ctx, cfg))
+    focus, image = task.focus(item)
+    ctx.work.save(plane=focus.plane, numbers=np.array([focus.rms_mm, focus.error_mm, focus.n_blocks, focus.n_total]))
+    if task.needs_images:
+        ctx.work.array("images")[item] = task.kept(image)[None]
+    ctx.work.metrics |= {"blocks": focus.n_blocks, "focus_rms_mm": focus.rms_mm}
+
+
+def _calibrating(ctx: Context, cfg: config.Calibrate) -> Any:
+    """The calibration of the acquisition, by the source that the config names."""
+    from pathlib import Path
+
+    import numpy as np
+
+    from gigascope.topography.calibration.acquired import Acquired
+    from gigascope.topography.calibration.calibrate import Settings
+    from gigascope.topography.calibration.calibrating import Calibrating
+    from gigascope.topography.calibration.system import Priors
+
+    free = Priors(np.inf, np.inf, np.inf) if cfg.independent else Priors()
+    poses, known = (None if path is None else Path(path) for path in (cfg.poses, cfg.calibration))
+    settings = Settings(cfg.search_share, cfg.rounds, free)
+    return Calibrating(Acquired(ctx.open("raw")), poses, known, cfg.datum, settings)
+
+
+@stage(
+    "topography.calibrate",
+    config.Calibrate,
+    inputs={"raw": Kind.STORE},
+    outputs={"calibration": Kind.STORE},
+    estimate=plan.estimate_calibrate,
+    scatter=Scatter(
+        open_calibrate, calibrate_view, estimate=plan.estimate_calibrate_job, threads=2, unit="view of the target"
+    ),
+)
+def calibrate(ctx: Context, cfg: config.Calibrate) -> None:
+    """Find where every view lies, where it is in focus and how even its light is."""
+    from gigascope.store.create import create_store
+    from gigascope.topography.calibration.calibrating import doubts
+    from gigascope.topography.calibration.flat_focus import FlatFocus
+    from gigascope.topography.calibration.stored import write_calibration
+    from gigascope.topography.geometry.candidates import find_candidates
+
+    task = _calibrating(ctx, cfg)
+    focus = {}
+    for view in ctx.work.items:
+        found = ctx.work.read(view)
+        rms, error, blocks, total = found["numbers"].tolist()
+        focus[view] = FlatFocus(found["plane"], rms, error, int(blocks), int(total))
+    images: Any = ctx.work.array("images") if task.needs_images else {}
+    calibration, facts = task.solve(focus, images.__getitem__)
+    for message in doubts(calibration, task.acquired):
+        ctx.warn(message)
+    ctx.log.info("%s; %s", facts["datum"], calibration.statistics)
+    store = create_store(ctx.scratch_path("calibration"))
+    ctx.adopt("calibration", store)
+    write_calibration(
+        store, calibration, find_candidates(calibration.poses, calibration.mosaic_shape, calibration.present)
+    )
+    store.attrs |= facts

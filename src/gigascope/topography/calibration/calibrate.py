@@ -130,14 +130,18 @@ def calibrate(
     for v, focus in found.items():
         planes[v] = focus.plane
     calibrated = register(kept.__getitem__, planes, instrument, translation, where, chosen, start)
-    statistics = dict(calibrated.statistics)
-    for key, values in (
-        ("focus_rms_mm", [focus.rms_mm for focus in found.values()]),
-        ("focus_error_mm", [focus.error_mm for focus in found.values()]),
-    ):
-        if np.isfinite(values).all():
-            statistics[key] = float(np.sqrt(np.mean(np.square(values))))
-    return replace(calibrated, statistics=statistics)
+    return replace(calibrated, statistics={**calibrated.statistics, **focus_statistics(found.values())})
+
+
+def focus_statistics(found: Iterable[FlatFocus]) -> dict[str, float]:
+    """How well the surfaces of focus of some views are known; nothing for a target of one slice."""
+    views = list(found)
+    numbers = {"focus_rms_mm": [f.rms_mm for f in views], "focus_error_mm": [f.error_mm for f in views]}
+    return {
+        key: float(np.sqrt(np.mean(np.square(values))))
+        for key, values in numbers.items()
+        if values and np.isfinite(values).all()
+    }
 
 
 def register(
@@ -183,6 +187,35 @@ def register(
     if bundle is None:
         raise ValueError("a calibration has at least one round")
     return finish(instrument, bundle, ties, planes, where)
+
+
+def tie_known(image: ReadImage, calibration: Calibration, settings: Settings) -> Calibration:
+    """A calibration whose poses are known: light and residuals from the images in focus, poses as they are.
+
+    Parameters
+    ----------
+    image : view -> (R, C) image of the flat target in focus
+    calibration : of known poses
+
+    Notes
+    -----
+    Tie points are searched as far as in the first round of :func:`register`: wrong poses show as large residuals.
+    """
+    instrument, poses = calibration.instrument, calibration.poses
+    where = replace(instrument.layout(), present=calibration.present)
+    pairs = overlapping_pairs(poses.translation, instrument.size, present=calibration.present)
+    blocks = blocks_for(instrument.size, max(FIRST_SEARCH * max(instrument.size), LEAST_SEARCH_PX))
+    ties = join(list(tie_points(image, pairs, poses, blocks, device=settings.device)))
+    if not len(ties):
+        return calibration
+    at = [to_mosaic(poses, ties.view[:, k], p) for k, p in enumerate((ties.first, ties.second))]
+    bundle = Bundle(poses, at[0] - at[1], np.ones(len(ties)), 0.0, ())
+    return replace(
+        finish(instrument, bundle, ties, calibration.focus_plane, where),
+        poses=poses,
+        mosaic_shape=calibration.mosaic_shape,
+        source=calibration.source,
+    )
 
 
 def first_poses(

@@ -202,6 +202,16 @@ def slice_at(z_mm: ArrayLike, stack_z_mm: ArrayLike) -> F64:
     return np.asarray(np.interp(np.asarray(z_mm, dtype=np.float64), z, k))
 
 
+def nearest_slice(plane: ArrayLike, stack_z_mm: ArrayLike, size: tuple[int, int]) -> F64:
+    """(6,) surface of focus that is the position of one slice: the one nearest to the mean of `plane` over the field.
+
+    The datum of the published release, an integer slice per view: wrong by up to half a step, by tilt and curvature.
+    """
+    z = np.asarray(stack_z_mm, dtype=np.float64)
+    mean = float(whole_field(plane, size).mean())
+    return np.array([float(z[np.abs(z - mean).argmin()]), 0.0, 0.0, 0.0, 0.0, 0.0])
+
+
 def _block_curves(stack: NDArray, sigma: float, device: torch.device | str) -> tuple[F64, F64]:
     """Centres (n, 2) of the blocks, pixels, and their mean sharpness (n_z, n), slice by slice."""
     from gigascope.kernels.filters import sharpness
