@@ -7,7 +7,7 @@ torch, and makes the imports of one stage those of its own function, so that its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from gigascope.config.section import Section
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gigascope.runtime.parts import WorkPlan
     from gigascope.runtime.resources import Estimate
 
@@ -76,6 +78,7 @@ class Stage:
     title: str
     scatter: Scatter | None = None
     parallel: bool = False
+    files: Callable[..., Sequence[Path]] | None = None
 
     @property
     def pipeline(self) -> str:
@@ -118,6 +121,7 @@ def stage(
     gpu: bool = False,
     scatter: Scatter | None = None,
     parallel: bool = False,
+    files: Callable[..., Sequence[Path]] | None = None,
 ) -> Callable[[F], F]:
     """Declare a stage.
 
@@ -132,6 +136,7 @@ def stage(
     gpu : the stage runs on a GPU where there is one
     scatter : how its work is cut into the `parts` that its section asks for
     parallel : a CPU stage that makes use of many cores; stages with a GPU or parts do anyway
+    files : `(cfg) -> paths` of files that its section names; a change in one of them makes the stage run again
 
     Raises
     ------
@@ -155,6 +160,7 @@ def stage(
             title,
             scatter,
             parallel,
+            files,
         )
         return function
 

@@ -7,7 +7,6 @@ what is computed for a stage is kept, since Snakemake asks for it several times 
 from __future__ import annotations
 
 import functools
-import glob
 import importlib
 import json
 import math
@@ -30,6 +29,7 @@ from gigascope.runtime.plan import plan_stage
 from gigascope.runtime.raw_digest import raw_digests
 from gigascope.runtime.resources import Estimate
 from gigascope.stage import JobKind, Stage
+from gigascope.workflow_files import absent_input, dataset_files
 from gigascope.workflow_records import RecordRules
 
 # More than any stage makes use of; Snakemake takes it down to the machine's cores, a cluster profile to its own limit.
@@ -44,8 +44,6 @@ HEADLINES = {
     "compression": ("ratio", "bytes", "psnr_fg", "noise_ceiling_fg", "psnr_fg_clean", "av1_psnr_fg_clean"),
     "topography": (),
 }
-# The keys of a dataset's `inputs` of which one names its raw data.
-RAW_KEYS = {"tomography": ("tilt_series",), "compression": ("volume",), "topography": ("captures", "stacks", "images")}
 # Folders under the results root that no dataset may be named after.
 RESERVED = {"scratch"}
 
@@ -97,7 +95,7 @@ class Workflow:
             raise UserError("\n  ".join(text), where="config/config.yaml") from None
         found: dict[str, tuple[Path, Dataset]] = {}
         notes = []
-        for path in _dataset_files(run.datasets):
+        for path in dataset_files(run.datasets):
             dataset = load_dataset(path)
             if dataset.name in found:
                 raise UserError(
@@ -106,7 +104,7 @@ class Workflow:
                 )
             if dataset.name in RESERVED:
                 raise UserError(f"a dataset cannot be named {dataset.name}.", where=path, do="Choose another `name`.")
-            absent = _absent_input(dataset) if dataset.optional else None
+            absent = absent_input(dataset) if dataset.optional else None
             if absent is not None:
                 notes.append(f"{dataset.name} is left out: {absent} is not there ({path} is optional)")
             else:
@@ -134,6 +132,18 @@ class Workflow:
         def paths(wildcards: Any) -> str | list[str]:
             value = functools.reduce(getattr, when.split("."), self.datasets[wildcards.dataset])
             return path.format(dataset=wildcards.dataset) if value else []
+
+        return paths
+
+    def named(self, key: str) -> Callable[[Any], list[str]]:
+        """Input function: root of the store whose path a config key (`section.key`) holds; nothing where it is empty.
+
+        A store that another dataset of the same run makes is made first.
+        """
+
+        def paths(wildcards: Any) -> list[str]:
+            value = functools.reduce(getattr, key.split("."), self.datasets[wildcards.dataset])
+            return [] if value is None else [str(Path(str(value).removesuffix("/zarr.json"), "zarr.json"))]
 
         return paths
 
@@ -339,32 +349,6 @@ def _require_writable(results: Path) -> None:
         ) from None
 
 
-def _dataset_files(patterns: str | tuple[str, ...]) -> list[Path]:
-    files: dict[Path, None] = {}
-    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
-        found = sorted(glob.glob(pattern)) if glob.has_magic(pattern) and not Path(pattern).exists() else [pattern]
-        if not found:
-            raise UserError(
-                f"datasets: no file fits {pattern}.",
-                where="config/config.yaml",
-                do="`gigascope init tomography --name NAME --input FILE` writes a dataset.",
-            )
-        files.update(dict.fromkeys(map(Path, found)))
-    return list(files)
-
-
-def _absent_input(dataset: Dataset) -> str | None:
-    """The input file of a dataset that is not there."""
-    for key in RAW_KEYS.get(dataset.pipeline, ()):
-        given: str | tuple[str, ...] | None = getattr(dataset.inputs, key)
-        for raw in (given,) if isinstance(given, str) else given or ():
-            # fields such as {scan_y} in a path stand for anything
-            pattern = re.sub(r"\{[^{}/]*\}", "*", raw)
-            if not Path(raw).exists() and not (glob.has_magic(pattern) and glob.glob(pattern)):
-                return raw
-    return None
-
-
 def _chain(dataset: Dataset, module: str) -> Any:
     """Module of a pipeline: each has one that knows its headers (`plan`) and one that knows its raw files (`raw`)."""
     return importlib.import_module(f"gigascope.{dataset.pipeline}.{module}")
@@ -379,7 +363,10 @@ def _raw_files(dataset: Dataset) -> tuple[Path, ...]:
 @functools.cache
 def _plan_text(dataset: Dataset, name: str, results: Path) -> str:
     stage: Stage = get_stage(name)
-    raw = raw_digests(_raw_files(dataset), results / dataset.name / ".raw.json") if stage.reads_inputs else None
+    raw = raw_digests(_raw_files(dataset), results / dataset.name / ".raw.json") if stage.reads_inputs else {}
+    if stage.files is not None:
+        named = stage.files(getattr(dataset, stage.key))
+        raw |= raw_digests(named, results / dataset.name / f".{stage.key}.json")
     return plan_stage(dataset, stage, raw).text()
 
 

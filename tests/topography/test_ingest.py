@@ -359,8 +359,10 @@ def test_check_and_init(tmp_path: Path, rng: np.random.Generator, capsys: pytest
         ("images", tmp_path / "c", "5 slices of 56 x 40 pixels"),
     ):
         folder = str(tmp_path / "datasets")
+        # several views need something that places them
+        more = [] if key == "images" else ["--set", f"inputs.flat.{key}={path}"]
         with pytest.raises(SystemExit) as exit_:
-            main(["init", "topography", "--name", key, "--input", str(path), "--folder", folder])
+            main(["init", "topography", "--name", key, "--input", str(path), "--folder", folder, *more])
         assert exit_.value.code == 0, capsys.readouterr().err
         yaml = tmp_path / "datasets" / f"{key}.yaml"
         assert words in yaml.read_text()

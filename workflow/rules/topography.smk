@@ -131,3 +131,71 @@ rule topography_ingest:
         **resources("topography.ingest"),
     shell:
         run("topography.ingest")
+
+
+rule topography_calibrate_open:
+    input:
+        config=stage_config("topography.calibrate"),
+        raw=store("raw"),
+        known=flow.named("calibrate.calibration"),
+    output:
+        opened=temp(open_record("topography.calibrate")),
+    log:
+        result("logs/topography.calibrate/open.log"),
+    benchmark:
+        result("benchmarks/topography.calibrate/open.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.calibrate", "open")
+    resources:
+        **resources("topography.calibrate", "open"),
+    shell:
+        run("topography.calibrate", "open")
+
+
+rule topography_calibrate_part:
+    input:
+        config=stage_config("topography.calibrate"),
+        raw=store("raw"),
+        known=flow.named("calibrate.calibration"),
+        before=records_before("topography.calibrate"),
+    output:
+        record=temp(part_record("topography.calibrate")),
+    log:
+        result("logs/topography.calibrate/round-{round}.part-{part}.log"),
+    benchmark:
+        result("benchmarks/topography.calibrate/round-{round}.part-{part}.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.calibrate", "part")
+    resources:
+        **resources("topography.calibrate", "part"),
+    shell:
+        run("topography.calibrate", "part")
+
+
+rule topography_calibrate:
+    input:
+        config=stage_config("topography.calibrate"),
+        raw=store("raw"),
+        known=flow.named("calibrate.calibration"),
+        records=all_records("topography.calibrate"),
+    output:
+        calibration=store("calibration"),
+    log:
+        result("logs/topography.calibrate.log"),
+    benchmark:
+        result("benchmarks/topography.calibrate.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.calibrate")
+    resources:
+        **resources("topography.calibrate"),
+    shell:
+        run("topography.calibrate")

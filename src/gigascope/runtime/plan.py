@@ -55,7 +55,7 @@ def plan_stage(dataset: Dataset, stage: Stage, raw: dict[str, str] | None = None
 
     Parameters
     ----------
-    raw : quick digests of the raw input files by path, for a stage that reads them
+    raw : quick digests, by path, of the raw input files of a stage that reads them, and of files its section names
     """
     print_ = fingerprint(*stage.functions)
     return Plan(
@@ -66,7 +66,7 @@ def plan_stage(dataset: Dataset, stage: Stage, raw: dict[str, str] | None = None
         seed=dataset.seed,
         code=print_.code,
         packages=print_.packages,
-        raw=dict(raw or {}) if stage.reads_inputs else {},
+        raw=dict(raw or {}) if stage.reads_inputs or stage.files is not None else {},
     )
 
 

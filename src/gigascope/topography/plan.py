@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gigascope.config.dataset import TopographyDataset
-from gigascope.config.topography import Ingest
+from gigascope.config.topography import Calibrate, Ingest
+from gigascope.errors import UserError
 from gigascope.runtime.resources import Estimate
 from gigascope.stage import JobKind
 from gigascope.topography.calibration.origin import origin_of
@@ -218,6 +220,20 @@ def estimate_ingest_job(dataset: TopographyDataset, header: TopographyHeader, jo
     """A part has its share of the views; the gather reads every shard once, in blocks."""
     whole = estimate_ingest(dataset, header)
     return _of_parts(whole, dataset.ingest.parts if job == "part" else 1)
+
+
+def calibrate_files(cfg: Calibrate) -> tuple[Path, ...]:
+    """The file of known poses.
+
+    Raises
+    ------
+    UserError : it is not there
+    """
+    if cfg.poses is None:
+        return ()
+    if not Path(cfg.poses).is_file():
+        raise UserError("there is no such file.", where=cfg.poses, do="Check calibrate.poses.")
+    return (Path(cfg.poses),)
 
 
 def estimate_calibrate(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:

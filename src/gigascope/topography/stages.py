@@ -221,9 +221,8 @@ def _calibrating(ctx: Context, cfg: config.Calibrate) -> Any:
     inputs={"raw": Kind.STORE},
     outputs={"calibration": Kind.STORE},
     estimate=plan.estimate_calibrate,
-    scatter=Scatter(
-        open_calibrate, calibrate_view, estimate=plan.estimate_calibrate_job, threads=2, unit="view of the target"
-    ),
+    files=plan.calibrate_files,
+    scatter=Scatter(open_calibrate, calibrate_view, estimate=plan.estimate_calibrate_job, threads=2, unit="view"),
 )
 def calibrate(ctx: Context, cfg: config.Calibrate) -> None:
     """Find where every view lies, where it is in focus and how even its light is."""
