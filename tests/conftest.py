@@ -23,7 +23,7 @@ FRESH = ("tests/kernels", "tests/metrics")
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """A generator; its seed is printed. A new one in every run for kernels, metrics and with `--fresh`, else by name."""
+    """A generator; its seed is printed: a new one for kernels, metrics and with `--fresh`, else by the name."""
     name = request.node.nodeid
     fresh = name.startswith(FRESH) or request.config.getoption("--fresh")
     seed = secrets.randbits(32) if fresh else zlib.crc32(name.encode())

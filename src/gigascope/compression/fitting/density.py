@@ -137,7 +137,11 @@ def halves(mixture: Mixture) -> Mixture:
 def settle_splits(
     region: Region, population: Population, residual: Tensor, trials: Sequence[Split], price: float
 ) -> Population:
-    """Undo the splits on trial that have not saved the price of one Gaussian; halves that were pruned stay pruned."""
+    """Undo the splits on trial that have not saved the price of one Gaussian, where that costs less than one.
+
+    Halves that were pruned stay pruned. What is around a split has moved to fit it: where the whole would be far from the
+    two halves, taking it back costs more than a Gaussian is worth.
+    """
     if not trials:
         return population
     place = {int(i): row for row, i in enumerate(population.ids.tolist())}
@@ -152,7 +156,9 @@ def settle_splits(
     if not undone:
         return population
     rows = torch.tensor([[place[i] for i in t.ids] for t in undone], device=energy.device)
-    return _replaced(population, rows)
+    a, b = (population.mixture[rows[:, k]] for k in (0, 1))
+    cheap = float(region.weight.mean()) * replacement_error(a, b, moment_match(a, b)) < price
+    return _replaced(population, rows[cheap]) if bool(cheap.any()) else population
 
 
 def merge(population: Population, weight: float, price: float) -> Population:

@@ -37,7 +37,8 @@ class Population:
 
     @staticmethod
     def start(mixture: Mixture) -> Population:
-        """New Gaussians."""
+        """New Gaussians; copies, since the optimiser moves them where they lie."""
+        mixture = Mixture(*(column.clone() for column in mixture.tensors))
         n, device = len(mixture), mixture.means.device
         first, second = (torch.zeros(n, 11, device=device) for _ in range(2))
         steps = torch.zeros(n, dtype=torch.int32, device=device)
