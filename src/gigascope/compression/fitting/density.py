@@ -139,8 +139,8 @@ def settle_splits(
 ) -> Population:
     """Undo the splits on trial that have not saved the price of one Gaussian, where that costs less than one.
 
-    Halves that were pruned stay pruned. What is around a split has moved to fit it: where the whole would be far from the
-    two halves, taking it back costs more than a Gaussian is worth.
+    Halves that were pruned stay pruned. What is around a split has moved to fit it: where the whole would be far from
+    the halves, taking it back costs more than a Gaussian is worth.
     """
     if not trials:
         return population
