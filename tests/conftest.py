@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
+import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,3 +47,33 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data at {SHARED_DATA}: put the folder there to run this test")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def build_topography() -> Callable[..., Any]:
+    """`tests/build_topography.py`'s builder of result folders of a simulated instrument."""
+    return _topography().build_topography  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def mosaicked(build_topography: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A simulated XS acquisition with bare patches up to its mosaic; a warning that needs escaping."""
+    folder = tmp_path_factory.mktemp("results") / "chip <7> & co"
+    return build_topography(folder, seed=10, warnings=('look at <b>view 3</b> & "others"',))
+
+
+@pytest.fixture(scope="session")
+def focus_stack(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Pictures of one camera up to the mosaic: no truth, no step known."""
+    return _topography().build_focus_stack(tmp_path_factory.mktemp("results") / "slanted")
+
+
+def _topography() -> Any:
+    name = "gigascope_tests_build_topography"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "build_topography.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Side of the tiles of the mosaic: one shard.
 TILE = 1024
 CHUNK = 256
+# Light of every camera, at points along each side of its field: it is a parabola.
+SHADE, SHADE_POINTS = "shade", 33
 # On the mosaic's grid and on that of the views: type, axes before or after (row, col), and what it is.
 MOSAIC: dict[str, tuple[Any, int]] = {
     "height_mm": (np.float32, 0),
@@ -89,6 +91,8 @@ def lay_out_truth(store: StoreWriter, instrument: Instrument) -> None:
         axes = ("view_row", "view_col", "row", "col", *(("rc",) if channels else ()))
         store.create_member(name, view_plan(name, size.views, size.size), dtype, axes=axes)
     store.write_table("poses", *pose_table(instrument))
+    shade = shading(instrument)
+    store.create_member(SHADE, ShardPlan(shade.shape, 4, shade.shape, shade.shape), np.float32)[...] = shade
     poses, optics = truth.poses, truth.rig.optics
     store.attrs |= {
         "size": list(poses.size),
@@ -114,6 +118,18 @@ def lay_out_captures(sample: StoreWriter, target: StoreWriter, instrument: Instr
         step = step_px(instrument.size, rig.optics) * rig.optics.pixel_um / 1000.0
         pitch = {"camera_pitch_mm": instrument.size.scan[1] * step}
         create_capture(store, capture, {**facts, **pitch}, rig.stage_xy_mm)
+
+
+def shading(instrument: Instrument) -> NDArray[np.float32]:
+    """(camera rows, camera columns, n, n) float32: factor of each camera's light, evenly over its field."""
+    size = instrument.size.size
+    at = np.linspace(0, size - 1, SHADE_POINTS).round().astype(int)
+    whole = Window(0, 0, size, size)
+    rows, cols = instrument.size.cameras
+    found = np.empty((rows, cols, SHADE_POINTS, SHADE_POINTS), np.float32)
+    for camera in np.ndindex(rows, cols):
+        found[camera] = instrument.capture.sensor.shading(size, camera, instrument.seed, whole)[at[:, None], at]
+    return found
 
 
 def pose_table(instrument: Instrument) -> tuple[Mapping[str, NDArray], dict[str, str]]:

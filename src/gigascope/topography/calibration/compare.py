@@ -36,6 +36,18 @@ def fit_similarity(source: ArrayLike, target: ArrayLike) -> F64:
     return np.column_stack((linear, q.mean(axis=0) - linear @ p.mean(axis=0)))
 
 
+def mosaic_to_truth(poses: Poses, truth: Poses, views: ArrayLike | None = None, n: int = 9) -> F64:
+    """(2, 3) matrix of the similarity from the mosaic of calibrated poses to that of the true ones.
+
+    Parameters
+    ----------
+    views : numbers of the views that count; none: all
+    n : points along each side of a view
+    """
+    found, true = _both(poses, truth, views, n)
+    return fit_similarity(found.reshape(-1, 2), true.reshape(-1, 2))
+
+
 def reprojection_errors(poses: Poses, truth: Poses, views: ArrayLike | None = None, n: int = 9) -> F64:
     """Distances on the mosaic between where poses and true poses put pixels, one similarity of the mosaic removed.
 
@@ -48,9 +60,14 @@ def reprojection_errors(poses: Poses, truth: Poses, views: ArrayLike | None = No
     -------
     (views, n * n) float64, mosaic pixels of `truth`
     """
-    which = np.arange(poses.n_views) if views is None else np.asarray(views, dtype=np.int64)
-    points = field_points(poses.size, n)
-    found, true = (to_mosaic(p, which[:, None], points[None]) for p in (poses, truth))
+    found, true = _both(poses, truth, views, n)
     matrix = fit_similarity(found.reshape(-1, 2), true.reshape(-1, 2))
     aligned = found @ matrix[:, :2].T + matrix[:, 2]
     return np.asarray(np.linalg.norm(aligned - true, axis=-1))
+
+
+def _both(poses: Poses, truth: Poses, views: ArrayLike | None, n: int) -> tuple[F64, F64]:
+    """(views, n * n, 2) points of the views on both mosaics."""
+    which = np.arange(poses.n_views) if views is None else np.asarray(views, dtype=np.int64)
+    points = field_points(poses.size, n)
+    return to_mosaic(poses, which[:, None], points[None]), to_mosaic(truth, which[:, None], points[None])
