@@ -285,16 +285,16 @@ def test_large_canvases_are_the_same_for_any_number_of_threads(rng, scenes, thre
     torch.testing.assert_close(results[0][0], expected[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["mean", "best"])
+@pytest.mark.parametrize("how", [{"mode": "mean", "sampling": "linear"}, {"mode": "best", "sampling": "cubic"}])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
-def test_blend_agrees_with_the_reference(rng, scenes, distance, dtype, mode):
+def test_blend_agrees_with_the_reference(rng, scenes, distance, dtype, how):
     scene = scenes.maps(rng, dtype)
     for confidence, photometric in ((scene.confidence, scene.photometric), (None, None)):
         inputs = (*scene.views, scene.heights, scene.colours)
-        found = ortho.blend(*inputs, scene.corners, *scene.tile, 0.3, confidence, photometric, feather=40.0, mode=mode)
+        found = ortho.blend(*inputs, scene.corners, *scene.tile, 0.3, confidence, photometric, feather=40.0, **how)
         plain = scene.plain if photometric is None else photometric
         expected = reference_blend.blend(
-            *inputs, confidence, plain, scene.corners, *scene.tile, 0.3, 3.0, 40.0, 0.01, mode
+            *inputs, confidence, plain, scene.corners, *scene.tile, 0.3, 3.0, 40.0, 0.01, *how.values()
         )
         assert found.n_views.max() >= 4
         for one, two in zip(found, expected, strict=True):
@@ -319,6 +319,41 @@ def test_blend_of_agreeing_views_gives_back_what_they_see(rng, scenes):
     assert (found.height - expected)[seen].abs().max() < 1e-4
     assert (found.colour[0] - 10 * expected)[seen].abs().max() < 1e-3
     assert torch.nan_to_num(found.height_std).max() < 1e-4
+
+
+def test_cubic_sampling_is_sharper_and_follows_parabolas(rng):
+    """Colours that are a parabola over a view come back from between its pixels, up to its border."""
+    shift = torch.from_numpy(rng.uniform(0.2, 0.8, (1, 2)))
+    one = torch.ones(1, dtype=torch.float64)
+    size = (20, 24)
+    table = ortho.view_table(size, 1.0, one, torch.tensor([[0.0, 0, -1]]).double(), 0 * one, shift)
+    views = table, torch.zeros(0, dtype=torch.float64), size
+    row, col = torch.meshgrid(torch.arange(20.0), torch.arange(24.0), indexing="ij")
+    parabola = 3 + 0.5 * row**2 - 0.2 * row * col + 0.1 * col**2
+    maps = torch.zeros(1, *size), parabola[None, ..., None], torch.zeros(1, 2, dtype=torch.int64)
+    linear, cubic = (
+        ortho.blend(*views, *maps, (3, 3), (12, 15), 0.1, sampling=s).colour[0] for s in ("linear", "cubic")
+    )
+    row, col = row[3:15, 3:18] - shift[0, 0], col[3:15, 3:18] - shift[0, 1]
+    expected = (3 + 0.5 * row**2 - 0.2 * row * col + 0.1 * col**2).float()
+    torch.testing.assert_close(cubic, expected, rtol=1e-5, atol=1e-4)
+    assert (linear - expected).abs().min() > 0.05
+
+
+def test_rounding_does_not_lose_the_border_of_a_view(rng):
+    """A view without any turn or shift is the mosaic: every pixel of it is seen, whatever its size."""
+    for size in rng.integers(60, 900, (12, 2)).tolist():
+        one = torch.ones(1, dtype=torch.float64)
+        table = ortho.view_table(
+            size, 1.0, one, torch.tensor([[0.0, 0, -1]]).double(), 0 * one, torch.zeros(1, 2).double()
+        )
+        maps = torch.ones(1, *size), torch.ones(1, *size, 0), torch.zeros(1, 2, dtype=torch.int64)
+        seen = ortho.blend(table, torch.zeros(0, dtype=torch.float64), size, *maps, (0, 0), size, 0.1).n_views
+        assert (seen == 1).all(), size
+        assert (
+            ortho.blend(table, torch.zeros(0, dtype=torch.float64), size, *maps, (-1, -1), (2, 2), 0.1).n_views.sum()
+            == 1
+        )
 
 
 def test_blend_sees_what_the_poses_see(rng, scenes):
@@ -392,6 +427,10 @@ def test_wrong_arguments_name_what_was_expected_and_found(rng, scenes):
     maps = torch.zeros(2, 30, 40), torch.zeros(2, 30, 40, 3)
     with pytest.raises(ShapeError, match=r"colours: expected \(2, 30, 40, channels\)"):
         ortho.blend(table, distortion, size, maps[0], maps[1][0], torch.zeros(2, 2).long(), (0, 0), (3, 4), 0.1)
+    with pytest.raises(ShapeError, match="sampling: expected linear or cubic, got sinc"):
+        ortho.blend(
+            table, distortion, size, *maps, torch.zeros(2, 2).long(), (0, 0), (3, 4), 0.1, sampling="sinc"
+        )  # fmt: skip
     with pytest.raises(ShapeError, match="mode: expected mean or best, got sum"):
         ortho.blend(
             table, distortion, size, *maps, torch.zeros(2, 2).long(), (0, 0), (3, 4), 0.1, mode="sum"

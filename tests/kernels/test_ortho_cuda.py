@@ -83,15 +83,19 @@ def test_splat_gives_the_same_bits_in_any_order(rng, scenes):
 
 
 @pytest.mark.parametrize(
-    ("mode", "dtype", "plain"),
-    [("mean", torch.uint8, False), ("best", torch.uint16, False), ("mean", torch.float32, True)],
+    ("mode", "dtype", "plain", "sampling"),
+    [
+        ("mean", torch.uint8, False, "linear"),
+        ("best", torch.uint16, False, "cubic"),
+        ("mean", torch.float32, True, "cubic"),
+    ],
 )
-def test_blend_agrees_with_the_reference(rng, scenes, distance, mode, dtype, plain):
+def test_blend_agrees_with_the_reference(rng, scenes, distance, mode, dtype, plain, sampling):
     scene = scenes.maps(rng, dtype)
     light = (None, scene.plain) if plain else (scene.confidence, scene.photometric)
     inputs = (*scene.views, scene.heights, scene.colours, *light, scene.corners)
     # the interpreter takes a second for a few rows: two blocks side by side, of two rows
-    options = ((150, 95), (2, 101), 0.3, 3.0, 40.0, 0.01, mode)
+    options = ((150, 95), (2, 101), 0.3, 3.0, 40.0, 0.01, mode, sampling)
     expected = reference_blend.blend(*inputs, *options)
     found = cuda_blend.blend(*to_device(*inputs), *options)
     for one, two in zip(found, expected, strict=True):

@@ -15,6 +15,7 @@ from gigascope.kernels.library import define
 from gigascope.kernels.ortho.op import check_pair, check_views
 
 MODES = ("mean", "best")
+SAMPLINGS = ("linear", "cubic")
 COLOURS = (torch.uint8, torch.uint16, torch.float32)
 # columns of a photometric correction: gain, bias, a0 .. a5
 N_PHOTOMETRIC = 8
@@ -46,6 +47,7 @@ def blend(
     feather: float = 128.0,
     epsilon: float = 0.01,
     mode: str = "mean",
+    sampling: str = "linear",
 ) -> Blend:
     """Colour and height of a mosaic tile from all views that see it.
 
@@ -69,6 +71,7 @@ def blend(
     feather : pixels over which the weight of a view falls off toward its border, > 0
     epsilon : confidence of a pixel without one
     mode : mean (weighted) or best (colour and height of the view of largest weight, the first of equal ones)
+    sampling : of the colours between pixels: linear, or cubic (sharper; values may leave the range of the views)
 
     Returns
     -------
@@ -76,20 +79,21 @@ def blend(
 
     Raises
     ------
-    ShapeError : shapes, dtypes or devices disagree, or another mode
+    ShapeError : shapes, dtypes or devices disagree, or another mode or sampling
 
     Notes
     -----
     weight = min(1, (d + 1/2) / feather)^2 (epsilon + confidence), d the distance from the border of the view, so that
-    also the outermost pixels weigh. Bilinear sampling. In gather form: each mosaic pixel is written once, its views
-    counted in the order of their rows in the table, so the result is the same in every run.
+    also the outermost pixels weigh. Heights and confidence are sampled bilinearly. Cubic is cubic convolution (Keys,
+    IEEE Trans. ASSP 29, 1153 (1981), a = -1/2), borders repeated. In gather form: each mosaic pixel is written once,
+    its views counted in the order of their rows in the table, so the result is the same in every run.
     """
     if table.shape[0] == 0:  # nobody sees the tile
         unseen, none = heights.new_full(tuple(shape), torch.nan), heights.new_zeros(tuple(shape))
         return Blend(
             heights.new_full((colours.shape[3], *shape), torch.nan), unseen, none, none.clone(), unseen.clone()
         )
-    options = (float(least_gate), float(gate), float(feather), float(epsilon), mode)
+    options = (float(least_gate), float(gate), float(feather), float(epsilon), mode, sampling)
     return Blend(
         *torch.ops.gigascope.ortho_blend(
             table, distortion, list(size), heights, colours, confidence, photometric, corners, list(start),
@@ -133,7 +137,7 @@ def _check_maps(
     "ortho_blend",
     "(Tensor table, Tensor distortion, SymInt[] size, Tensor heights, Tensor colours, Tensor? confidence, "
     "Tensor? photometric, Tensor corners, SymInt[] start, SymInt[] shape, float least_gate, float gate, float feather, "
-    "float epsilon, str mode) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "float epsilon, str mode, str sampling) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _blend(
     table: Tensor,
@@ -151,6 +155,7 @@ def _blend(
     feather: float,
     epsilon: float,
     mode: str,
+    sampling: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     check_views("blend", table, distortion, size)
     _check_maps(table, heights, colours, confidence, photometric)
@@ -163,13 +168,15 @@ def _blend(
         raise ShapeError(f"blend: expected a start of two, least_gate, epsilon >= 0: {start}, {least_gate}, {epsilon}")
     if mode not in MODES:
         raise ShapeError(f"blend: mode: expected {' or '.join(MODES)}, got {mode}")
+    if sampling not in SAMPLINGS:
+        raise ShapeError(f"blend: sampling: expected {' or '.join(SAMPLINGS)}, got {sampling}")
     if photometric is None:
         photometric = table.new_zeros(table.shape[0], N_PHOTOMETRIC)
         photometric[:, 0] = 1
     views = (table.contiguous(), distortion.contiguous(), size)
     maps = (heights.contiguous(), colours.contiguous(), None if confidence is None else confidence.contiguous())
     place = (photometric.contiguous(), corners.contiguous(), start, shape)
-    options = (least_gate, gate, feather, epsilon, mode)
+    options = (least_gate, gate, feather, epsilon, mode, sampling)
     return _implementation(heights).blend(*views, *maps, *place, *options)
 
 
@@ -190,6 +197,7 @@ def _blend_meta(
     feather: float,
     epsilon: float,
     mode: str,
+    sampling: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     colour = heights.new_empty(colours.shape[3], *shape)
     return (colour, *(heights.new_empty(shape) for _ in range(4)))  # type: ignore[return-value]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gigascope.kernels.ortho.blocks import BLOCK, members
 from gigascope.kernels.ortho.lines import SCRATCH, pixel_line
-from gigascope.kernels.ortho.reference_blend import MAD
+from gigascope.kernels.ortho.reference_blend import MAD, SNAP
 from gigascope.kernels.parallel import inline_kernel, parallel_kernel
 
 
@@ -31,6 +31,7 @@ def blend(
     feather: float,
     epsilon: float,
     mode: str,
+    sampling: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See :func:`gigascope.kernels.ortho.blend`; all contiguous."""
     lists = members(table, distortion, size, corners, heights.shape[1:], start, shape)
@@ -40,7 +41,7 @@ def blend(
     colour, rest = torch.empty(*shape, n_channels), torch.empty(4, *shape)
     trust = np.empty((0, 0, 0), dtype=np.float32) if confidence is None else confidence.numpy()
     views = table.numpy(), distortion.numpy(), np.array(size), photometric.numpy(), corners.numpy()
-    options = (float(least_gate), float(gate), float(feather), float(epsilon), mode == "best")
+    options = (float(least_gate), float(gate), float(feather), float(epsilon), mode == "best", sampling == "cubic")
     work = 200 * rest.numel() * owners.shape[0] / max(1, lists.shape[0] * lists.shape[1])
     _blend(
         *views, starts, owners[:, 1].contiguous().numpy(), lists.shape[1], np.array(start), *options,
@@ -54,6 +55,40 @@ def _bilinear(values, i, j, below, right, f, g):
     """Sample of a map at row i + f and column j + g."""
     upper = (1.0 - g) * values[i, j] + g * values[i, right]
     return (1.0 - f) * upper + f * ((1.0 - g) * values[below, j] + g * values[below, right])
+
+
+@inline_kernel
+def _cubic(f, out):
+    """Weights of the samples at -1, 0, 1, 2 for a place f of 0 to 1."""
+    out[0] = ((-0.5 * f + 1.0) * f - 0.5) * f
+    out[1] = (1.5 * f - 2.5) * f * f + 1.0
+    out[2] = ((-1.5 * f + 2.0) * f + 0.5) * f
+    out[3] = (0.5 * f - 0.5) * f * f
+
+
+@inline_kernel
+def _sample_cubic(colour, i, k, f, g, taps, out):
+    """Samples of all channels at row i + f and column k + g by cubic convolution, borders repeated."""
+    last_r, last_c = colour.shape[0] - 1, colour.shape[1] - 1
+    _cubic(f, taps[0])
+    _cubic(g, taps[1])
+    out[:] = 0.0
+    for a in range(4):
+        row = np.uint64(min(max(i + a - 1, 0), last_r))
+        for b in range(4):
+            col, weight = np.uint64(min(max(k + b - 1, 0), last_c)), taps[0, a] * taps[1, b]
+            for channel in range(out.size):
+                out[channel] += weight * colour[row, col, channel]
+
+
+@inline_kernel
+def _snapped(at, last):
+    """A coordinate that rounding has put beyond the outermost pixel centre, on it."""
+    if at < 0.0 and at >= -SNAP:
+        return 0.0
+    if at > last and at <= last + SNAP:
+        return last
+    return at
 
 
 @inline_kernel
@@ -90,13 +125,14 @@ def _robust_limits(h, n, gate, least_gate, scratch):
 
 @inline_kernel
 def _sample_view(
-    height, trust, colour, correction, corner, size, rows, columns, feather, epsilon, h_line, w_line, c_lines
-):
+    height, trust, colour, correction, corner, size, rows, columns, feather, epsilon, cubic, taps, h_line, w_line,
+    c_lines,
+):  # fmt: skip
     """Heights, weights (0 where unseen) and colours of one view along a line of mosaic pixels."""
     crop_r, crop_c = height.shape
     larger = float(max(size[0], size[1]))
     for j in range(rows.size):
-        r, c = rows[j], columns[j]
+        r, c = _snapped(rows[j], size[0] - 1.0), _snapped(columns[j], size[1] - 1.0)
         edge = min(min(r, size[0] - 1.0 - r), min(c, size[1] - 1.0 - c))
         at_r, at_c = r - corner[0], c - corner[1]
         w_line[j] = 0.0
@@ -117,6 +153,11 @@ def _sample_view(
             continue
         h_line[j], w_line[j] = h, weight
         light = _light(correction, (r - 0.5 * size[0]) / larger, (c - 0.5 * size[1]) / larger)
+        if cubic:
+            _sample_cubic(colour, np.int64(at_r), np.int64(at_c), f, g, taps, c_lines[j])
+            for channel in range(colour.shape[2]):
+                c_lines[j, channel] = (correction[0] * c_lines[j, channel] + correction[1]) * light
+            continue
         for channel in range(colour.shape[2]):
             upper = (1.0 - g) * colour[i, k, channel] + g * colour[i, right, channel]
             lower = (1.0 - g) * colour[below, k, channel] + g * colour[below, right, channel]
@@ -155,13 +196,13 @@ def _blend_pixel(h, w, colours, n, limits, best, out_colour, out):
 @parallel_kernel
 def _blend(
     table, distortion, size, photometric, corners, starts, owners, n_across, start, least_gate, gate, feather, epsilon,
-    best, heights, trust, colours, colour, rest,
+    best, cubic, heights, trust, colours, colour, rest,
 ):  # fmt: skip
     n_rows, n_cols, n_channels = colour.shape
     for block in prange(starts.size - 1):
         row_0, col_0 = block // n_across * BLOCK, block % n_across * BLOCK
         width, n_views = min(BLOCK, n_cols - col_0), starts[block + 1] - starts[block]
-        scratch, rc = np.empty((SCRATCH, width)), np.empty((2, width))
+        scratch, rc, taps = np.empty((SCRATCH, width)), np.empty((2, width)), np.empty((2, 4))
         h_lines, w_lines = np.empty((n_views, width)), np.empty((n_views, width))
         c_lines = np.empty((n_views, width, n_channels))
         h, w, c, order = np.empty(n_views), np.empty(n_views), np.empty((n_views, n_channels)), np.empty(n_views)
@@ -174,7 +215,7 @@ def _blend(
                 confidence = trust[k] if trust.size > 0 else trust[:, :, 0]
                 _sample_view(
                     heights[k], confidence, colours[k], photometric[k], corners[k], size, rc[0], rc[1], feather,
-                    epsilon, h_lines[a], w_lines[a], c_lines[a],
+                    epsilon, cubic, taps, h_lines[a], w_lines[a], c_lines[a],
                 )  # fmt: skip
             for j in range(width):
                 n = 0

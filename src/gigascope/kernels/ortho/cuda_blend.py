@@ -12,11 +12,12 @@ from torch import Tensor
 from gigascope.kernels.gpu import on_device_of
 from gigascope.kernels.ortho.blocks import BLOCK, members
 from gigascope.kernels.ortho.cuda import N_COLUMNS, pixel_of
-from gigascope.kernels.ortho.reference_blend import MAD
+from gigascope.kernels.ortho.reference_blend import MAD, SNAP
 
 WARPS = 4
 N_PHOTOMETRIC = tl.constexpr(8)
 _MAD = tl.constexpr(MAD)
+_SNAP = tl.constexpr(SNAP)
 
 
 def blend(
@@ -35,6 +36,7 @@ def blend(
     feather: float,
     epsilon: float,
     mode: str,
+    sampling: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See :func:`gigascope.kernels.ortho.blend`; all contiguous."""
     device = heights.device
@@ -50,7 +52,8 @@ def blend(
         _blend[(n_down * n_across, min(BLOCK, shape[0]))](
             *views, least_gate, gate, feather, epsilon, heights.shape[1], heights.shape[2], shape[0], shape[1],
             n_across, ORDER=len(distortion), CHANNELS=colours.shape[3], TRUST=confidence is not None,
-            BEST=mode == "best", M=n_members, X=BLOCK, num_warps=WARPS, enable_fp_fusion=True,
+            BEST=mode == "best", CUBIC=sampling == "cubic", M=n_members, X=BLOCK, num_warps=WARPS,
+            enable_fp_fusion=True,
         )  # fmt: skip
     return colour, *rest.unbind(0)  # type: ignore[return-value]
 
@@ -75,6 +78,44 @@ def _bilinear(values, upper, lower, i, j, f, g, seen):
     c = tl.load(values + lower + i, mask=seen, other=0).to(tl.float32)
     d = tl.load(values + lower + j, mask=seen, other=0).to(tl.float32)
     return (1.0 - f) * ((1.0 - g) * a + g * b) + f * ((1.0 - g) * c + g * d)
+
+
+@triton.jit
+def _cubic(f, tap: tl.constexpr):
+    """Weight of the sample at tap - 1 for a place f of 0 to 1."""
+    if tap == 0:
+        weight = ((-0.5 * f + 1.0) * f - 0.5) * f
+    elif tap == 1:
+        weight = (1.5 * f - 2.5) * f * f + 1.0
+    elif tap == 2:
+        weight = ((-1.5 * f + 2.0) * f + 0.5) * f
+    else:
+        weight = (0.5 * f - 0.5) * f * f
+    return weight
+
+
+@triton.jit
+def _sample_cubic(
+    values, upper, left, f, g, view, crop_r, crop_c, seen, CHANNELS: tl.constexpr, channel: tl.constexpr
+):  # fmt: skip
+    """Samples by cubic convolution around row `upper` // crop_c and column `left`, borders repeated."""
+    first = view.to(tl.int64) * crop_r
+    row = upper // crop_c - first
+    total = f * 0.0
+    for a in tl.static_range(4):
+        line = (first + tl.minimum(tl.maximum(row + (a - 1), 0), crop_r - 1)) * crop_c
+        for b in tl.static_range(4):
+            at = line + tl.minimum(tl.maximum(left + (b - 1), 0), crop_c - 1)
+            value = tl.load(values + at * CHANNELS + channel, mask=seen, other=0).to(tl.float32)
+            total += _cubic(f, a) * _cubic(g, b) * value
+    return total
+
+
+@triton.jit
+def _snapped(at, last):
+    """Coordinates that rounding has put beyond the outermost pixel centre, on it."""
+    at = tl.where((at < 0.0) & (at >= -_SNAP), 0.0, at)
+    return tl.where((at > last) & (at <= last + _SNAP), last, at)
 
 
 @triton.jit
@@ -125,7 +166,7 @@ def _light(correction, y, x, known):
 def _blend(
     table, distortion, numbers, corners, photometric, lists, heights, trust, colours, colour, rest,
     least_gate, gate, feather, epsilon, crop_r, crop_c, n_rows, n_cols, n_across,
-    ORDER: tl.constexpr, CHANNELS: tl.constexpr, TRUST: tl.constexpr, BEST: tl.constexpr,
+    ORDER: tl.constexpr, CHANNELS: tl.constexpr, TRUST: tl.constexpr, BEST: tl.constexpr, CUBIC: tl.constexpr,
     M: tl.constexpr, X: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0)
@@ -139,6 +180,7 @@ def _blend(
     size_r, size_c = tl.load(numbers), tl.load(numbers + 1)
     q_row, q_col = tl.load(numbers + 2) + row, (tl.load(numbers + 3) + col)[:, None]
     r, c = pixel_of(table + view * N_COLUMNS, distortion, size_r, size_c, q_row, q_col, known, ORDER)
+    r, c = _snapped(r, size_r - 1.0), _snapped(c, size_c - 1.0)
     edge = tl.minimum(tl.minimum(r, size_r - 1.0 - r), tl.minimum(c, size_c - 1.0 - c))
     seen = known & inside[:, None] & (edge >= 0.0)
     upper, lower, left, right, f, g, seen = _footprint(r, c, view, corners, crop_r, crop_c, seen)
@@ -179,8 +221,11 @@ def _blend(
     light = _light(correction, (r - 0.5 * size_r) / larger, (c - 0.5 * size_c) / larger, known)
     gain, bias = tl.load(correction).to(tl.float32), tl.load(correction + 1).to(tl.float32)
     for channel in tl.static_range(CHANNELS):
-        above, under = upper * CHANNELS + channel, lower * CHANNELS + channel
-        value = _bilinear(colours, above, under, left * CHANNELS, right * CHANNELS, f, g, used)
+        if CUBIC:
+            value = _sample_cubic(colours, upper, left, f, g, view, crop_r, crop_c, used, CHANNELS, channel)
+        else:
+            above, under = upper * CHANNELS + channel, lower * CHANNELS + channel
+            value = _bilinear(colours, above, under, left * CHANNELS, right * CHANNELS, f, g, used)
         value = (gain * value + bias) * light
         if BEST:
             blended = tl.sum(tl.where(only, value, 0.0), axis=1)

@@ -11,6 +11,8 @@ from gigascope.kernels.ortho.reference import pixels
 
 # standard deviation of a normal distribution over its median absolute deviation
 MAD = 1.4826
+# pixels by which rounding may put a sample beyond the outermost pixel centres: it is on them
+SNAP = 1e-6
 
 
 def blend(
@@ -29,10 +31,13 @@ def blend(
     feather: float,
     epsilon: float,
     mode: str,
+    sampling: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Weighted mean of the views of every pixel whose heights agree."""
     rc = pixels(table, distortion, size, start, shape, torch.float64)
     last = torch.tensor([[size[0] - 1], [size[1] - 1]], dtype=torch.float64, device=rc.device)[:, :, None]
+    on = rc.clamp(min=0).minimum(last)
+    rc = torch.where((rc - on).abs() <= SNAP, on, rc)
     edge = torch.minimum(rc, last - rc).amin(1)
     local = rc - corners[:, :, None, None]
     height, on_crop = _sampled(heights[..., None], local)
@@ -40,7 +45,8 @@ def blend(
     weight = ((edge + 0.5) / feather).clamp(max=1).square() * (epsilon + trust[..., 0])
     h = height[..., 0]
     seen = (edge >= 0) & on_crop & ~h.isnan() & (weight > 0)
-    colour = _sampled(colours, local)[0] if colours.shape[3] else rc.new_zeros(*h.shape, 0)
+    sampled = _sampled_cubic if sampling == "cubic" else lambda maps, at: _sampled(maps, at)[0]
+    colour = sampled(colours, local) if colours.shape[3] else rc.new_zeros(*h.shape, 0)
     colour = _corrected(colour, photometric, rc, size)
 
     middle = _median(h, seen)
@@ -79,6 +85,34 @@ def _sampled(maps: Tensor, rc: Tensor) -> tuple[Tensor, Tensor]:
     upper = values[k, i, j] * (1 - g) + values[k, i, right] * g
     lower = values[k, below, j] * (1 - g) + values[k, below, right] * g
     return upper * (1 - f) + lower * f, on
+
+
+def _sampled_cubic(maps: Tensor, rc: Tensor) -> Tensor:
+    """(n, rows, cols, channels) samples by cubic convolution of maps (n, h, w, channels), borders repeated."""
+    n, h, w, _ = maps.shape
+    on = (rc[:, 0] >= 0) & (rc[:, 0] <= h - 1) & (rc[:, 1] >= 0) & (rc[:, 1] <= w - 1)
+    at = torch.where(on[:, None], rc, 0.0)
+    i, j = at[:, 0].floor(), at[:, 1].floor()
+    down, across = _cubic(at[:, 0] - i), _cubic(at[:, 1] - j)
+    k = torch.arange(n, device=maps.device)[:, None, None]
+    values = maps.to(torch.float64)
+    total = values.new_zeros(*i.shape, maps.shape[3])
+    for a in range(4):
+        row = (i.long() + a - 1).clamp(0, h - 1)
+        for b in range(4):
+            weight = down[a] * across[b]
+            total += weight[..., None] * values[k, row, (j.long() + b - 1).clamp(0, w - 1)]
+    return total
+
+
+def _cubic(f: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights of the samples at -1, 0, 1, 2 for a place f of 0 to 1 (Keys, IEEE Trans. ASSP 29, 1153 (1981), -1/2)."""
+    return (
+        ((-0.5 * f + 1.0) * f - 0.5) * f,
+        (1.5 * f - 2.5) * f * f + 1.0,
+        ((-1.5 * f + 2.0) * f + 0.5) * f,
+        (0.5 * f - 0.5) * f * f,
+    )
 
 
 def _corrected(colour: Tensor, photometric: Tensor, rc: Tensor, size: Sequence[int]) -> Tensor:
