@@ -30,10 +30,12 @@ def evaluate(coefficients: ArrayLike, rc: ArrayLike, size: tuple[int, int]) -> F
     return np.asarray((terms(rc, size) * np.asarray(coefficients, dtype=np.float64)).sum(axis=-1))
 
 
-def whole_field(coefficients: ArrayLike, size: tuple[int, int], rows: slice = slice(None)) -> F64:
-    """(rows, C) float64: values of a polynomial at all pixels of some rows of an image."""
+def whole_field(
+    coefficients: ArrayLike, size: tuple[int, int], rows: slice = slice(None), cols: slice = slice(None)
+) -> F64:
+    """(rows, cols) float64: values of a polynomial at the pixels of some rows and columns of an image."""
     q = np.asarray(coefficients, dtype=np.float64)
     larger = max(size)
     y = ((np.arange(size[0])[rows] - size[0] / 2) / larger)[:, None]
-    x = ((np.arange(size[1]) - size[1] / 2) / larger)[None]
+    x = ((np.arange(size[1])[cols] - size[1] / 2) / larger)[None]
     return np.asarray(q[0] + q[2] * y + q[5] * y * y + x * (q[1] + q[4] * y + q[3] * x))

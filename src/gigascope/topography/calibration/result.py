@@ -162,19 +162,21 @@ class Calibration:
         """(V,) camera of every view, row by row over the array."""
         return self.instrument.layout().camera
 
-    def focus_mm(self, view: int, rows: slice = slice(None)) -> F64:
-        """(rows, C) stage position, mm, at which height 0 is in focus at the pixels of a view."""
-        return whole_field(self.focus_plane[view], self.instrument.size, rows)
+    def focus_mm(self, view: int, rows: slice = slice(None), cols: slice = slice(None)) -> F64:
+        """(rows, cols) stage position, mm, at which height 0 is in focus at the pixels of a view."""
+        return whole_field(self.focus_plane[view], self.instrument.size, rows, cols)
 
     def nominal_slices(self, view: int, z_mm: ArrayLike, rows: slice = slice(None)) -> F64:
         """(rows, C) fractional slice of a stack with stage positions `z_mm` (n_z,) at which height 0 is in focus."""
         return slice_at(self.focus_mm(view, rows), z_mm)
 
-    def height_mm(self, view: int, index: ArrayLike, z_mm: ArrayLike) -> F64:
-        """(R, C) heights toward the cameras of fractional slices `index` (R, C): s (Z_flat - Z_sample(index))."""
+    def height_mm(
+        self, view: int, index: ArrayLike, z_mm: ArrayLike, rows: slice = slice(None), cols: slice = slice(None)
+    ) -> F64:
+        """(rows, cols) heights toward the cameras of fractional slices `index` there: s (Z_flat - Z_sample(index))."""
         z = np.asarray(z_mm, dtype=np.float64)
         sample = np.interp(np.asarray(index, dtype=np.float64), np.arange(len(z)), z)
-        return np.asarray(self.instrument.stage_sign * (self.focus_mm(view) - sample))
+        return np.asarray(self.instrument.stage_sign * (self.focus_mm(view, rows, cols) - sample))
 
     def correction(self, view: ArrayLike, rc: ArrayLike) -> F64:
         """(...) factors of the light at pixels (..., 2) of views (...)."""
