@@ -133,6 +133,27 @@ rule topography_ingest:
         run("topography.ingest")
 
 
+rule topography_register:
+    input:
+        config=stage_config("topography.register"),
+        raw=store("raw"),
+    output:
+        registered=store("registered"),
+    log:
+        result("logs/topography.register.log"),
+    benchmark:
+        result("benchmarks/topography.register.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.register")
+    resources:
+        **resources("topography.register"),
+    shell:
+        run("topography.register")
+
+
 rule topography_calibrate_open:
     input:
         config=stage_config("topography.calibrate"),

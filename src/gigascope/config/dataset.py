@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,9 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from gigascope.config import compression, tomography, topography
 from gigascope.config.section import Section, explain
 from gigascope.errors import UserError
+
+# Pydantic's classes have a `register` of abc.ABCMeta, for virtual subclasses; the key of that name is no such thing.
+warnings.filterwarnings("ignore", 'Field name "register" in "TopographyDataset"', UserWarning)
 
 
 class _Dataset(Section):
@@ -67,6 +71,9 @@ class TopographyDataset(_Dataset):
     inputs: topography.TopographyInputs = Field(description="where the z-stacks come from")
     synth: topography.Synth = Field(topography.Synth(), description="simulating the instrument")
     ingest: topography.Ingest = Field(topography.Ingest(), description="reading and checking")
+    register: topography.Register = Field(
+        topography.Register(), description="slices of one moving camera on common ground"
+    )
     calibrate: topography.Calibrate = Field(
         topography.Calibrate(), description="where the views lie, and where they are in focus"
     )
@@ -78,15 +85,23 @@ class TopographyDataset(_Dataset):
         idle = [] if inputs.stacks is not None else ["scan_step_mm"]
         if inputs.instrument is not None:
             idle += ["stage_up", "mirror_x", "mirror_y", "missing"]
+        if inputs.images is None and self.register != topography.Register():
+            raise ValueError("register has an effect on inputs.images only: leave it out.")
         given = [name for name in idle if getattr(self.ingest, name) != fields[name].default]
         if given:
             found = next(n for n in ("captures", "stacks", "images", "instrument") if getattr(inputs, n) is not None)
             raise ValueError(f"ingest.{given[0]} has no effect on inputs.{found}: leave it out.")
         return self
 
+    @property
+    def registers(self) -> bool:
+        """Slices are registered: those of one camera, and where that is wanted."""
+        return self.inputs.images is not None and self.register.enabled
+
     def runs(self, stage: str) -> bool:
-        """Only a simulated instrument has a stage that simulates it."""
-        return self.inputs.instrument is not None if stage == "synth" else super().runs(stage)
+        """Only a simulated instrument has a stage that simulates it, only one camera one that registers."""
+        only = {"synth": self.inputs.instrument is not None, "register": self.registers}
+        return only[stage] if stage in only else super().runs(stage)
 
 
 Dataset = TomographyDataset | CompressionDataset | TopographyDataset

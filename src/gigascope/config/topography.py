@@ -197,6 +197,38 @@ class Ingest(Section):
         return self
 
 
+class Register(Section):
+    """Bring the slices of one moving camera (inputs.images) into the order of focus and onto each other."""
+
+    enabled: bool = Field(
+        True,
+        description=(
+            "register the slices; false: they are used as they are, as for a camera that stands still above a stage "
+            "and has a telecentric lens"
+        ),
+    )
+    order: Literal["auto", "as_is"] = Field(
+        "auto",
+        description=(
+            "`auto`: slices whose files are not numbered in the order of focus are found and put into it; `as_is`: the "
+            "order of the files"
+        ),
+    )
+    model: Literal["shift", "scale", "similarity"] = Field(
+        "similarity",
+        description=(
+            "what may change from slice to slice: `shift`; `scale`, the magnification too (a lens that is focused); "
+            "`similarity`, rotation too. Brightness is always matched"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _without_effect(self) -> Register:
+        if not self.enabled and (self.order != "auto" or self.model != "similarity"):
+            raise ValueError("order and model have no effect where enabled is false: leave them out.")
+        return self
+
+
 class Calibrate(Section):
     """Find where every view lies, where it is in focus and how even its light is: from the flat target, or as given."""
 

@@ -62,16 +62,16 @@ def members(capture: FileCapture, chunk: int) -> dict[str, Member]:
     size, views = capture.dtype.itemsize, (n_rows, n_cols)
     axes = ("view_row", "view_col", "z", "row", "col")
     packed = 2 if capture.pattern is not None else 1
-    found = {GREEN: Member(_plan((*views, n_z, height, width // packed), size, (chunk, chunk // packed)), axes)}
+    found = {GREEN: Member(view_plan((*views, n_z, height, width // packed), size, (chunk, chunk // packed)), axes)}
     if capture.pattern is not None:
-        found[BAYER] = Member(_plan((*views, n_z, height, width), size, (chunk, chunk)), axes)
+        found[BAYER] = Member(view_plan((*views, n_z, height, width), size, (chunk, chunk)), axes)
     elif capture.colours == 3:
         colour_axes = (*axes[:3], "c", *axes[3:])
-        found[RGB] = Member(_plan((*views, n_z, 3, height, width), size, (chunk, chunk)), colour_axes)
+        found[RGB] = Member(view_plan((*views, n_z, 3, height, width), size, (chunk, chunk)), colour_axes)
     return found
 
 
-def _plan(shape: tuple[int, ...], itemsize: int, chunk: tuple[int, int]) -> ShardPlan:
+def view_plan(shape: tuple[int, ...], itemsize: int, chunk: tuple[int, int]) -> ShardPlan:
     """All slices of a square of pixels in a chunk, a view in a shard, rounded up to whole chunks."""
     edges = tuple(min(c, n) for c, n in zip(chunk, shape[-2:]))
     sides = tuple(-(-n // edge) * edge for n, edge in zip(shape[-2:], edges))

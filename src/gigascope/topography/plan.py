@@ -38,6 +38,10 @@ FOCUSED_BYTES = 4 * 12
 FOCUSED_PIXELS_PER_S = 2e6
 # Overlapping pairs of a view at 60 % overlap; time and memory of the tie points and equations of one.
 PAIRS_OF_A_VIEW, SECONDS_OF_A_PAIR, BYTES_OF_A_PAIR = 10, 0.15, 50_000
+# Registration: what is loaded, float32 layers of a slice, what is kept of each slice, and its time.
+REGISTRATION_BYTES = 460 * 2**20
+REGISTERED_LAYERS, PYRAMID_BYTES = 7, 1.4 * 2**20
+REGISTERED_PIXELS_PER_S, SECONDS_OF_A_SLICE = 8e6, 1.0
 # Images in focus that are held while pairs are compared.
 HELD_VIEWS = 8
 CELL, CELL_BYTES = 64, 16
@@ -220,6 +224,20 @@ def estimate_ingest_job(dataset: TopographyDataset, header: TopographyHeader, jo
     """A part has its share of the views; the gather reads every shard once, in blocks."""
     whole = estimate_ingest(dataset, header)
     return _of_parts(whole, dataset.ingest.parts if job == "part" else 1)
+
+
+def estimate_register(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:
+    """One slice at a time, and a band of all of them; two copies of the stack in scratch beside the result."""
+    _, _, n_z, height, width = header.shape
+    pixels = height * width
+    colours = 3 if header.pattern is not None or header.colours == 3 else 1
+    taken, stored = header.view_bytes, n_z * pixels * colours * header.itemsize
+    result = stored + (n_z * pixels * header.itemsize if colours == 3 else 0)
+    band = n_z * min(dataset.ingest.chunk_px, height) * width * colours * header.itemsize
+    held = pixels * (4 * REGISTERED_LAYERS + 2 * colours * header.itemsize) + 2 * band + int(n_z * PYRAMID_BYTES)
+    seconds = 5 + n_z * (pixels * colours / REGISTERED_PIXELS_PER_S + SECONDS_OF_A_SLICE)
+    disk = result + stored + taken
+    return Estimate(REGISTRATION_BYTES + held, 0, seconds, disk, 64, f"{n_z} slices {header.dtype}")
 
 
 def calibrate_files(cfg: Calibrate) -> tuple[Path, ...]:

@@ -168,6 +168,36 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     ctx.log.info("%.0f MB of stacks in %d views", read, first)
 
 
+@stage(
+    "topography.register",
+    config.Register,
+    inputs={"raw": Kind.STORE},
+    outputs={"registered": Kind.STORE},
+    estimate=plan.estimate_register,
+    parallel=True,
+)
+def register(ctx: Context, cfg: config.Register) -> None:
+    """Bring the slices of one moving camera into the order of focus and onto each other."""
+    from gigascope.store.create import create_store
+    from gigascope.topography.focus import registered as science
+
+    raw = ctx.open("raw")
+    store = create_store(ctx.scratch_path("registered"))
+    ctx.adopt("registered", store)
+    science.lay_out(store, raw)
+    done = science.register(
+        raw,
+        store,
+        ctx.scratch,
+        model=cfg.model,
+        order=cfg.order,
+        progress=lambda items, what, unit: ctx.progress(items, what=what, unit=unit),
+    )
+    for message in done.warnings():
+        ctx.warn(message)
+    ctx.log.info("%s", store.attrs["registration"])
+
+
 def open_calibrate(ctx: Context, cfg: config.Calibrate) -> WorkPlan:
     """See where the calibration comes from, and refuse what cannot be one."""
     import numpy as np

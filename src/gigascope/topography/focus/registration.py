@@ -170,23 +170,51 @@ def apply_registration(
     result = np.empty_like(values)
     valid = np.ones(size, bool)
     for k, image in enumerate(values):
-        gain = torch.from_numpy(found.gain[k] if brightness else np.ones_like(found.gain[k])).float()
-        still = np.array_equal(found.matrices[k], np.eye(2, 3))
-        if still and bool((gain == 1).all()):
-            result[k] = image
-            continue
-        layers = torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.atleast_3d(image), -1, 0)).astype(np.float32))
-        if not still:
-            matrices = torch.from_numpy(found.matrices[k]).expand(len(layers), 2, 3).contiguous()
-            layers, inside = warp.resample(warp.spline_coefficients(layers), matrices, size)
-            valid &= inside[0].numpy() > 0
-        layers = layers / gain.reshape(-1, 1, 1)
-        moved = np.moveaxis(layers.numpy(), 0, -1).reshape(image.shape)
-        if np.issubdtype(values.dtype, np.integer):
-            info = np.iinfo(values.dtype)
-            moved = np.clip(np.rint(moved), info.min, info.max)
-        result[k] = moved
+        result[k], inside = register_slice(image, found, k, brightness=brightness)
+        valid &= inside
     return result, valid
+
+
+def register_slice(
+    image: NDArray, found: StackRegistration, k: int, *, brightness: bool = True
+) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Slice k of :func:`apply_registration`, one colour after another: at most four float32 layers are held.
+
+    Parameters
+    ----------
+    image : (r, c) or (r, c, colours)
+
+    Returns
+    -------
+    registered : like `image`, and it itself where there is nothing to do
+    inside : (r, c), within the field of the slice
+    """
+    size = (int(image.shape[0]), int(image.shape[1]))
+    gain = found.gain[k] if brightness else np.ones_like(found.gain[k])
+    still = np.array_equal(found.matrices[k], np.eye(2, 3))
+    inside = np.ones(size, bool)
+    if still and bool((gain == 1).all()):
+        return image, inside
+    result = np.empty_like(image)
+    matrix = torch.from_numpy(found.matrices[k][None])
+    for colour, (source, target) in enumerate(zip(_layers(image), _layers(result), strict=True)):
+        layer = torch.from_numpy(source.astype(np.float32))[None]
+        if not still:
+            layer = warp.spline_coefficients(layer)
+            layer, valid = warp.resample(layer, matrix, size)
+            inside = valid[0].numpy() > 0
+            del valid
+        moved = layer[0].div_(float(np.float32(gain[colour]))).numpy()
+        if np.issubdtype(image.dtype, np.integer):
+            info = np.iinfo(image.dtype)
+            np.clip(np.rint(moved, out=moved), info.min, info.max, out=moved)
+        target[...] = moved
+    return result, inside
+
+
+def _layers(image: NDArray) -> list[NDArray]:
+    """Views (r, c) of the colours of a picture."""
+    return [image] if image.ndim == 2 else [image[..., colour] for colour in range(image.shape[2])]
 
 
 def _pyramid(image: Tensor) -> list[Tensor]:
@@ -194,9 +222,12 @@ def _pyramid(image: Tensor) -> list[Tensor]:
     levels = []
     grey = image
     while True:
-        smooth = warp.gaussian_blur(torch.stack((grey, grey)), 1.0)[:1]
-        wide = warp.gaussian_blur(grey[None], 5.0)
-        levels.append((smooth / wide.clamp_min(1.0) - 1.0)[0] if grey.numel() <= FINEST_PIXELS else grey[:0])
+        # not grey[:0], which would keep all of it
+        level = grey.new_empty(0)
+        if grey.numel() <= FINEST_PIXELS:
+            smooth, wide = (warp.gaussian_blur(grey[None], sigma)[0] for sigma in (1.0, 5.0))
+            level = smooth / wide.clamp_min(1.0) - 1.0
+        levels.append(level)
         if min(grey.shape) < 2 * COARSEST_SIDE:
             return levels
         grey = functional.avg_pool2d(grey[None, None], 2)[0, 0]
@@ -342,8 +373,8 @@ def _widest_overlap(alpha: NDArray, beta: NDArray, size: tuple[int, int]) -> int
 def _block_means(stack: Sliceable, k: int) -> F64:
     """(blocks, colours) means of one slice over a grid of about 16 x 16 blocks."""
     image = np.asarray(stack[k : k + 1, 0 : stack.shape[1]])[0]
-    layers = torch.from_numpy(np.atleast_3d(image).astype(np.float32))
-    means = functional.adaptive_avg_pool2d(layers.permute(2, 0, 1), (16, 16))
+    layers = (torch.from_numpy(layer.astype(np.float32))[None] for layer in _layers(image))
+    means = torch.cat([functional.adaptive_avg_pool2d(layer, (16, 16)) for layer in layers])
     return means.flatten(1).T.double().numpy()
 
 
