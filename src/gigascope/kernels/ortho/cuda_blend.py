@@ -95,10 +95,14 @@ def _cubic(f, tap: tl.constexpr):
 
 
 @triton.jit
-def _sample_cubic(
-    values, upper, left, f, g, view, crop_r, crop_c, seen, CHANNELS: tl.constexpr, channel: tl.constexpr
+def _sample(
+    values, place, view, crop_r, crop_c, seen, CHANNELS: tl.constexpr, channel: tl.constexpr, CUBIC: tl.constexpr
 ):  # fmt: skip
-    """Samples by cubic convolution around row `upper` // crop_c and column `left`, borders repeated."""
+    """Samples of a channel at what `_footprint` found; by cubic convolution with borders repeated, or bilinear."""
+    upper, lower, left, right, f, g = place
+    if not CUBIC:
+        above, under = upper * CHANNELS + channel, lower * CHANNELS + channel
+        return _bilinear(values, above, under, left * CHANNELS, right * CHANNELS, f, g, seen)
     first = view.to(tl.int64) * crop_r
     row = upper // crop_c - first
     total = f * 0.0
@@ -221,11 +225,8 @@ def _blend(
     light = _light(correction, (r - 0.5 * size_r) / larger, (c - 0.5 * size_c) / larger, known)
     gain, bias = tl.load(correction).to(tl.float32), tl.load(correction + 1).to(tl.float32)
     for channel in tl.static_range(CHANNELS):
-        if CUBIC:
-            value = _sample_cubic(colours, upper, left, f, g, view, crop_r, crop_c, used, CHANNELS, channel)
-        else:
-            above, under = upper * CHANNELS + channel, lower * CHANNELS + channel
-            value = _bilinear(colours, above, under, left * CHANNELS, right * CHANNELS, f, g, used)
+        place = (upper, lower, left, right, f, g)
+        value = _sample(colours, place, view, crop_r, crop_c, used, CHANNELS, channel, CUBIC)
         value = (gain * value + bias) * light
         if BEST:
             blended = tl.sum(tl.where(only, value, 0.0), axis=1)
