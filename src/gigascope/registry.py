@@ -15,7 +15,7 @@ from gigascope.stage import DECLARED, Stage
 MODULES: dict[str, tuple[str, ...]] = {
     "tomography": ("gigascope.tomography.stages", "gigascope.report.stages"),
     "compression": ("gigascope.compression.stages", "gigascope.report.stages"),
-    "topography": ("gigascope.topography.stages",),
+    "topography": ("gigascope.topography.stages", "gigascope.topography.mosaic.stages"),
 }
 
 

@@ -77,6 +77,7 @@ class TopographyDataset(_Dataset):
     calibrate: topography.Calibrate = Field(
         topography.Calibrate(), description="where the views lie, and where they are in focus"
     )
+    mosaic: topography.Mosaic = Field(topography.Mosaic(), description="putting the views together")
 
     @model_validator(mode="after")
     def _without_effect(self) -> TopographyDataset:

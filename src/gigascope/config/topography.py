@@ -282,3 +282,59 @@ class Calibrate(Section):
         if known and (given := [n for n in idle if getattr(self, n) != type(self).model_fields[n].default]):
             raise ValueError(f"{given[0]} has no effect beside {known}: leave it out.")
         return self
+
+
+class Mosaic(Section):
+    """Put the views together: every point of the sample from all views that see it, tile by tile."""
+
+    blend: Literal["mean", "best", "two_band", "splat_uniform"] = Field(
+        "mean",
+        description=(
+            "`mean`: all views, weighted by confidence and by the distance from their border, least noise; `best`: the "
+            "view of largest weight; `two_band`: what is coarse of the mean and what is fine of the best view; "
+            "`splat_uniform`: every pixel of every view alike, as the published release does it, for comparison"
+        ),
+    )
+    sampling: Literal["cubic", "linear"] = Field(
+        "cubic",
+        description="colours between the pixels of a view: `cubic` keeps them sharp, `linear` takes half the time",
+    )
+    feather_px: PositiveFloat | None = Field(
+        None,
+        description="pixels over which a view fades toward its border; none: a 24th of its side, 128 of 3072",
+    )
+    epsilon: float = Field(0.01, gt=0, le=1, description="weight of a pixel whose focus is not known, of 1")
+    gate: PositiveFloat = Field(
+        3.0, description="robust deviations from the median of a point's heights beyond which a view does not count"
+    )
+    gate_floor_dz: float = Field(0.25, ge=0, description="least such deviation, in steps between slices")
+    band_px: PositiveFloat = Field(8.0, description="blend two_band: radius between coarse and fine, pixels")
+    margin_px: NonNegativeInt = Field(
+        35, description="blend splat_uniform: pixels left out on each side of a view's bounding box"
+    )
+    refine: Literal["none", "offset", "tilt"] = Field(
+        "none",
+        description=(
+            "bring the heights of overlapping views together before they are blended: `offset`, one number for each "
+            "view; `tilt`, two more. The views are read twice"
+        ),
+    )
+    tile: int = Field(
+        4096,
+        ge=64,
+        multiple_of=64,
+        description="side of the tiles that are made one by one, pixels: a file each. Smaller ones take less memory",
+    )
+    parts: PositiveInt = Field(1, description="jobs that share the tiles; the result does not depend on it")
+
+    @model_validator(mode="after")
+    def _without_effect(self) -> Mosaic:
+        """Keys of one way of blending, where it is another."""
+        fields = type(self).model_fields
+        idle = {"band_px": self.blend != "two_band", "margin_px": self.blend != "splat_uniform"}
+        unused = ("sampling", "feather_px", "epsilon", "gate", "gate_floor_dz")
+        idle |= dict.fromkeys(unused, self.blend == "splat_uniform")
+        for name, without in idle.items():
+            if without and getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} has no effect on blend {self.blend}: leave it out.")
+        return self
