@@ -30,6 +30,7 @@ class Batch:
     dz_mm : step between slices, > 0
     stage_up : a larger stage position brings the sample nearer to the cameras
     n_groups : mosaic positions
+    held : (n, h, w) bool, pixels that have no teacher, to judge the network by; none: all have one
     evidence : of these stacks, where it was found before; none: a step that needs it finds it
 
     Raises
@@ -50,6 +51,7 @@ class Batch:
     stage_up: bool
     n_groups: int
     evidence: Evidence | None = None
+    held: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.stacks.ndim != 4:
@@ -95,8 +97,7 @@ class Batch:
             if isinstance(value, Tensor):
                 changed[name] = change(value)
         if self.evidence is not None:
-            parts = (getattr(self.evidence, f.name) for f in fields(self.evidence))
-            changed["evidence"] = Evidence(*(change(part) for part in parts))
+            changed["evidence"] = Evidence(*map(change, self.evidence))
         return Batch(**changed)
 
 

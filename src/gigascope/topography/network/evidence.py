@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from gigascope.kernels import filters
 from gigascope.topography.focus.peak import FocusPeak, estimate_peak
 from gigascope.topography.focus.stream import combine
+from gigascope.topography.network.model import tiles
 
 # Windows of the sharpness, pixels. The larger two make the prior, all of them evidence.
 SIGMAS = (8.0, 4.0, 2.0)
@@ -24,6 +25,8 @@ AROUND = 2
 SAME_PEAK = 2.0
 # Standard deviation that no index falls below, slices: texture within the window and shape of the curve.
 SYSTEMATIC = 0.03
+# The sharpness that a channel of the evidence counts in, and that channel; it ends at a hundredth of it.
+UNIT_SHARPNESS, SHARPNESS_CHANNEL = 0.0375, -2
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +48,18 @@ class Evidence:
     fine: Tensor
     fine_variance: Tensor
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(getattr(self, f.name) for f in fields(self))
+
+    @property
+    def sharpness(self) -> Tensor:
+        """(n, h, w) float32, largest sharpness in the widest window."""
+        return UNIT_SHARPNESS * (2 * self.channels[:, SHARPNESS_CHANNEL].float()).exp()
+
 
 CHANNELS = len(SIGMAS) * (2 * AROUND + 3) + 3
+# Slices that the channels take.
+LEAST_SLICES = 2 * AROUND + 1
 
 
 @torch.no_grad()
@@ -55,7 +68,7 @@ def find_evidence(stacks: Tensor) -> Evidence:
 
     Parameters
     ----------
-    stacks : (n, z, h, w) uint8, uint16 or float32 counts, z >= 5
+    stacks : (n, z, h, w) uint8, uint16 or float32 counts, z >= LEAST_SLICES
 
     Notes
     -----
@@ -73,12 +86,34 @@ MEAN_SIGMA = 10.0
 REACH = 2 * math.ceil(TRUNCATE * SIGMAS[0]) + 1 + math.ceil(TRUNCATE * MEAN_SIGMA)
 
 
+def evidence_in_tiles(read: Callable[[slice, slice], Tensor], shape: tuple[int, int], tile: int) -> Evidence:
+    """Evidence of one view, a tile after another.
+
+    Parameters
+    ----------
+    read : (rows, columns) -> stack (z, h, w)
+    shape : (rows, columns) of the view
+    tile : side, pixels
+
+    Returns
+    -------
+    Evidence of n = 1; what :func:`find_evidence` finds in the whole, but for rounding
+    """
+    whole: list[Tensor] = []
+    for seen, own, place in tiles(shape, 1, tile, REACH):
+        found = find_evidence(read(*seen)[None])
+        whole = whole or [part.new_empty((*part.shape[:-2], *shape)) for part in found]
+        for part, to in zip(found, whole):
+            to[(..., *place)] = part[(..., *own)]
+    return Evidence(*whole)
+
+
 def _of_view(stack: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     volumes = [filters.sharpness(stack, sigma, TRUNCATE) for sigma in SIGMAS]
     peaks = [estimate_peak(volume, "lens", sigma=sigma) for volume, sigma in zip(volumes, SIGMAS)]
     best = combine(peaks[:2])
     channels = _channels(volumes, peaks, best)
-    fine = estimate_peak(filters.sharpness(stack, FINE_SIGMA, TRUNCATE), "lens", sigma=FINE_SIGMA)
+    fine = peaks[SIGMAS.index(FINE_SIGMA)]
     variance = _variance(fine.confidence) + SYSTEMATIC**2
     variance = torch.where((fine.index - best.index).abs() > SAME_PEAK, torch.inf, variance)
     return best.index, (_variance(best.confidence) + SYSTEMATIC**2).log(), channels, fine.index, variance
@@ -96,7 +131,7 @@ def _channels(volumes: Sequence[Tensor], peaks: Sequence[FocusPeak], best: Focus
             2 * (peak.index - best.index).clamp(-SAME_PEAK, SAME_PEAK),
             0.25 * (_variance(peak.confidence) + SYSTEMATIC**2).log() + 1,
         ]
-    channels += [0.5 * (peaks[0].sharpness / 0.0375).clamp_min(0.01).log()]
+    channels += [0.5 * (peaks[0].sharpness / UNIT_SHARPNESS).clamp_min(0.01).log()]
     mean = filters.gaussian(best.index[None], MEAN_SIGMA, TRUNCATE)[0]
     channels += [(best.index - mean).clamp(-4.0, 4.0)]
     return torch.stack(channels)

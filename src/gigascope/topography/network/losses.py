@@ -210,6 +210,8 @@ def agreement(batch: Batch, focus: Focus, evidence: Evidence, shape: tuple[int, 
     tail = 2 * functional.huber_loss(residual, torch.zeros_like(residual), reduction="none", delta=2.0)
     # one that is known to less than half a slice
     valid = (total > 4.0).float()
+    if batch.held is not None:
+        valid = valid * ~batch.held
     return (0.5 * valid * (tail + variance.log())).mean(dim=(1, 2))
 
 

@@ -46,6 +46,8 @@ def scene_of(stacks: StoreReader, calibration: Calibration, candidates: Candidat
     nominal = np.zeros(n)
     for v in np.flatnonzero(present):
         nominal[v] = calibration.nominal_slices(int(v), z_mm[v], centre)[0, instrument.size[1] // 2]
+    # nothing is known of the plane of focus: the middle of the stack is as good as any other slice
+    nominal = np.where(np.isfinite(nominal), nominal, 0.5 * (z_mm.shape[1] - 1))
     distances = calibration.distances_mm()
     return Scene(
         grid=instrument.view_shape,
