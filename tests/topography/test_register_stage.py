@@ -1,4 +1,4 @@
-"""The stage that registers a stack of one camera: as the science has it, in the raw layout, whatever the files' order."""
+"""The stage that registers a stack of one camera: as the science has it, in the raw layout, in whatever order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from gigascope.config.dataset import TopographyDataset, parse_dataset
+from gigascope.config.dataset import TopographyDataset, load_dataset, parse_dataset
 from gigascope.errors import UserError
 from gigascope.store.checksum import verify
 from gigascope.store.create import create_store
@@ -111,9 +111,7 @@ def test_order_of_files_that_is_not_that_of_focus_is_found_and_said(stack: NDArr
     np.testing.assert_array_equal(places, focus_order(stack[order]).order)
     shown = np.array(order)[places].tolist()
     assert shown in (list(range(N_Z)), list(range(N_Z))[::-1])
-    np.testing.assert_array_equal(
-        store.member("z_stage_mm")[0, 0], open_store(done / "raw.zarr").member("z_stage_mm")[0, 0]
-    )
+    assert (np.diff(store.member("z_stage_mm")[0, 0]) > 0).all()
     # the keys by which it is left as it is
     config = write_dataset(
         tmp_path, PICTURES, {"inputs": {"images": str(tmp_path / "pictures")}, "register": {"order": "as_is"}}
@@ -206,8 +204,6 @@ def test_stage_is_part_of_the_run_where_it_has_an_effect() -> None:
 
 def test_estimate_holds_one_slice_and_a_band(stack: NDArray, done: Path) -> None:
     config = write_dataset(done / "estimate", PICTURES, {"inputs": {"images": str(done / "pictures")}})
-    from gigascope.config.dataset import load_dataset
-
     dataset = load_dataset(config)
     assert isinstance(dataset, TopographyDataset)
     header = read_header(dataset)
