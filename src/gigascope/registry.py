@@ -15,7 +15,12 @@ from gigascope.stage import DECLARED, Stage
 MODULES: dict[str, tuple[str, ...]] = {
     "tomography": ("gigascope.tomography.stages", "gigascope.report.stages"),
     "compression": ("gigascope.compression.stages", "gigascope.report.stages"),
-    "topography": ("gigascope.topography.stages", "gigascope.topography.mosaic.stages"),
+    "topography": (
+        "gigascope.topography.stages",
+        "gigascope.topography.training.stages",
+        "gigascope.topography.inference.stages",
+        "gigascope.topography.mosaic.stages",
+    ),
 }
 
 

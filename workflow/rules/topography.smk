@@ -220,3 +220,102 @@ rule topography_calibrate:
         **resources("topography.calibrate"),
     shell:
         run("topography.calibrate")
+
+
+rule topography_train:
+    input:
+        config=stage_config("topography.train"),
+        raw=store("raw"),
+        registered=[],
+        calibration=store("calibration"),
+    output:
+        network=result("network.pt"),
+        losses=report(result("losses.tsv"), **figure("topography_losses", "Topography")),
+        training=store("training"),
+    log:
+        result("logs/topography.train.log"),
+    benchmark:
+        result("benchmarks/topography.train.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("topography.train")
+    resources:
+        **resources("topography.train"),
+    shell:
+        run("topography.train")
+
+
+rule topography_infer_open:
+    input:
+        config=stage_config("topography.infer"),
+        raw=store("raw"),
+        registered=[],
+        calibration=store("calibration"),
+        network=result("network.pt"),
+    output:
+        opened=temp(open_record("topography.infer")),
+    log:
+        result("logs/topography.infer/open.log"),
+    benchmark:
+        result("benchmarks/topography.infer/open.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("topography.infer", "open")
+    resources:
+        **resources("topography.infer", "open"),
+    shell:
+        run("topography.infer", "open")
+
+
+rule topography_infer_part:
+    input:
+        config=stage_config("topography.infer"),
+        raw=store("raw"),
+        registered=[],
+        calibration=store("calibration"),
+        network=result("network.pt"),
+        before=records_before("topography.infer"),
+    output:
+        record=temp(part_record("topography.infer")),
+    log:
+        result("logs/topography.infer/round-{round}.part-{part}.log"),
+    benchmark:
+        result("benchmarks/topography.infer/round-{round}.part-{part}.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("topography.infer", "part")
+    resources:
+        **resources("topography.infer", "part"),
+    shell:
+        run("topography.infer", "part")
+
+
+rule topography_infer:
+    input:
+        config=stage_config("topography.infer"),
+        raw=store("raw"),
+        registered=[],
+        calibration=store("calibration"),
+        network=result("network.pt"),
+        records=all_records("topography.infer"),
+    output:
+        views=store("views"),
+    log:
+        result("logs/topography.infer.log"),
+    benchmark:
+        result("benchmarks/topography.infer.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("topography.infer")
+    resources:
+        **resources("topography.infer"),
+    shell:
+        run("topography.infer")

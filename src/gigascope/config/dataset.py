@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from gigascope.config import compression, tomography, topography
+from gigascope.config import compression, tomography, topography, topography_network
 from gigascope.config.section import Section, explain
 from gigascope.errors import UserError
 
@@ -77,7 +77,16 @@ class TopographyDataset(_Dataset):
     calibrate: topography.Calibrate = Field(
         topography.Calibrate(), description="where the views lie, and where they are in focus"
     )
+    train: topography_network.Train = Field(topography_network.Train(), description="training a network on the stacks")
+    infer: topography_network.Infer = Field(topography_network.Infer(), description="focus and picture of every view")
     mosaic: topography.Mosaic = Field(topography.Mosaic(), description="putting the views together")
+
+    @model_validator(mode="after")
+    def _network(self) -> TopographyDataset:
+        """A network that is asked for must be trained."""
+        if self.train.method == "focus" and self.infer.method == "network":
+            raise ValueError("infer.method network needs a network, and train.method is focus: change one of them.")
+        return self
 
     @model_validator(mode="after")
     def _without_effect(self) -> TopographyDataset:

@@ -33,6 +33,13 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
+def n_devices(device: torch.device) -> int:
+    """Devices that work may be spread over: all of them where none is named, one on a CPU."""
+    import torch
+
+    return max(1, torch.cuda.device_count()) if device.type == "cuda" and device.index is None else 1
+
+
 def describe(device: torch.device) -> str:
     """Name of a device for logs and reports."""
     import torch

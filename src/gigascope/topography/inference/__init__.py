@@ -1,0 +1,1 @@
+"""Focus and picture of every view, by a trained network or by focus alone."""
