@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .chain import TINY, run, write_dataset
+from .chain import SHORT, TINY, run, write_dataset, write_true_calibration
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +17,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in ("synth", "ingest"):
         run(config, folder, stage)
     return folder
+
+
+@pytest.fixture(scope="session")
+def posed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results folder of the tiny instrument with `raw` and the `calibration` that is true of it."""
+    folder = tmp_path_factory.mktemp("posed")
+    (folder / "raw.zarr").symlink_to(tiny / "raw.zarr")
+    (folder / "truth.zarr").symlink_to(tiny / "truth.zarr")
+    write_true_calibration(folder / "calibration.zarr", tiny)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(posed: Path) -> Path:
+    """The same folder with a network of a few steps, which turned out better than focus alone or did not."""
+    run(write_dataset(posed, TINY, SHORT), posed, "train")
+    return posed

@@ -119,5 +119,6 @@ def raw_store(
                 write_shard(store.path, array, (row, col, 0, 0, 0), block[None, None])
             else:
                 array[row : row + 1, col : col + 1] = block[None, None]
+    store.attrs |= {"dz_mm": scene.dz_mm, "stage_up": scene.stage_up, "bayer": pattern, "colours": 1}
     finish(store, {})
     return Raw(open_store(store.path), scene, stacks, pattern)
