@@ -226,7 +226,7 @@ rule topography_train:
     input:
         config=stage_config("topography.train"),
         raw=store("raw"),
-        registered=[],
+        registered=optional(store("registered"), when="registers"),
         calibration=store("calibration"),
     output:
         network=result("network.pt"),
@@ -251,7 +251,7 @@ rule topography_infer_open:
     input:
         config=stage_config("topography.infer"),
         raw=store("raw"),
-        registered=[],
+        registered=optional(store("registered"), when="registers"),
         calibration=store("calibration"),
         network=result("network.pt"),
     output:
@@ -275,7 +275,7 @@ rule topography_infer_part:
     input:
         config=stage_config("topography.infer"),
         raw=store("raw"),
-        registered=[],
+        registered=optional(store("registered"), when="registers"),
         calibration=store("calibration"),
         network=result("network.pt"),
         before=records_before("topography.infer"),
@@ -300,7 +300,7 @@ rule topography_infer:
     input:
         config=stage_config("topography.infer"),
         raw=store("raw"),
-        registered=[],
+        registered=optional(store("registered"), when="registers"),
         calibration=store("calibration"),
         network=result("network.pt"),
         records=all_records("topography.infer"),
