@@ -173,8 +173,15 @@ def decode(
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="Compressed volume (….gmix, or its folder form).")],
-    out: Annotated[Path, typer.Argument(help="….ply or ….splat for viewers, ….parquet or ….csv for analysis.")],
+    file: Annotated[
+        Path, typer.Argument(help="Compressed volume (….gmix, or its folder form), or results folder with a mosaic.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="Gaussians: ….ply or ….splat for viewers, ….parquet or ….csv to analyse. Mosaic: ….tif, ….ply (mesh)."
+        ),
+    ],
     roi: Annotated[
         str | None, typer.Option(help="z0:z1,y0:y1,x0:x1 in voxels, last + 1: Gaussians whose mean is inside.")
     ] = None,
@@ -188,11 +195,27 @@ def export(
     ] = 0.5,
     opacity: Annotated[float, typer.Option(help="Alpha of .ply and .splat at the 99th percentile.")] = 1.0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; --bake computes.")] = "auto",
+    picture: Annotated[str, typer.Option(help="Of a mosaic, as .tif: colour or height.")] = "colour",
+    vertices: Annotated[int, typer.Option(help="Of a mosaic, as .ply: most vertices of the mesh.")] = 500_000,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Export the Gaussians of a compressed volume for viewers of splats, or as a table."""
+    """Export Gaussians of a compressed volume for viewers of splats or as a table; a mosaic as pictures or a mesh."""
     from gigascope.decode_cli import export_file
+    from gigascope.mosaic_cli import export_mosaic, mosaic_in
 
+    if (mosaic := mosaic_in(file)) is not None:
+        others = {
+            "roi": roi,
+            "channel": channel,
+            "time": time,
+            "bake": bake,
+            "gamma": gamma != 0.5,
+            "opacity": opacity != 1,
+        }
+        export_mosaic(
+            mosaic, out, picture=picture, vertices=vertices, force=force, idle=[n for n, v in others.items() if v]
+        )
+        return
     look = {"gamma": gamma, "opacity": opacity}
     export_file(file, out, roi=roi, channel=channel, time=time, bake=bake, look=look, device=device, force=force)
 

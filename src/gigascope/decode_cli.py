@@ -49,7 +49,7 @@ def decode_file(
     ------
     UserError : a file that is missing or damaged, options that do not fit it, an output that is in the way
     """
-    _check_output(
+    check_output(
         out, PICTURE_SUFFIXES if project else VOLUME_SUFFIXES, "a projection" if project else "a volume", force
     )
     volume = _open(file, device).at_level(parse_factor(factor))
@@ -89,7 +89,7 @@ def export_file(
     from gigascope.compression.decoding import export as formats
     from gigascope.compression.mixture import Mixture
 
-    _check_output(out, formats.SUFFIXES, "Gaussians", force)
+    check_output(out, formats.SUFFIXES, "Gaussians", force)
     volume = _open(file, device)
     frame = _frame(volume, time, channel)
     decoder = volume.decoder
@@ -156,7 +156,7 @@ def _open(file: Path, device: str) -> GaussianVolume:
     return GaussianVolume(file, choose_device(device))
 
 
-def _check_output(out: Path, suffixes: Sequence[str], what: str, force: bool) -> None:
+def check_output(out: Path, suffixes: Sequence[str], what: str, force: bool) -> None:
     """Before any work: an ending that is written, a folder that exists, nothing in the way."""
     if out.suffix not in suffixes:
         raise UserError(f"{what} can be written as {', '.join(suffixes)}, not {out.suffix!r}.", where=out)

@@ -80,6 +80,8 @@ class TopographyDataset(_Dataset):
     train: topography_network.Train = Field(topography_network.Train(), description="training a network on the stacks")
     infer: topography_network.Infer = Field(topography_network.Infer(), description="focus and picture of every view")
     mosaic: topography.Mosaic = Field(topography.Mosaic(), description="putting the views together")
+    tiff: topography.Tiff = Field(topography.Tiff(), description="the mosaic as TIFF files")
+    mesh: topography.Mesh = Field(topography.Mesh(), description="the height map as a surface")
 
     @model_validator(mode="after")
     def _network(self) -> TopographyDataset:

@@ -338,3 +338,18 @@ class Mosaic(Section):
             if without and getattr(self, name) != fields[name].default:
                 raise ValueError(f"{name} has no effect on blend {self.blend}: leave it out.")
         return self
+
+
+class Tiff(Section):
+    """Colours and heights of the mosaic as TIFF files, tiled and with their pyramid, for other programs."""
+
+    enabled: bool = Field(False, description="write them; they are as large as the mosaic")
+
+
+class Mesh(Section):
+    """The height map as a surface of triangles with the sample's colours (PLY)."""
+
+    enabled: bool = Field(True, description="write it")
+    vertices: int = Field(
+        500_000, ge=100, le=100_000_000, description="most vertices of the surface; 30 bytes each in the file"
+    )

@@ -27,3 +27,13 @@ def estimate_mosaic(dataset: TopographyDataset, header: TopographyHeader) -> Est
 def estimate_mosaic_job(dataset: TopographyDataset, header: TopographyHeader, job: JobKind) -> Estimate:
     """A part has its share of the tiles; the gather makes the pyramid."""
     return estimate_mosaic(dataset, header)
+
+
+def estimate_tiff(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:
+    """Some tiles at a time."""
+    return Estimate(0, 0, 0, 0, 0, "")
+
+
+def estimate_mesh(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:
+    """A level of the pyramid, and the vertices."""
+    return Estimate(0, 0, 0, 0, 0, "")

@@ -117,3 +117,36 @@ def mosaic(ctx: Context, cfg: config.Mosaic) -> None:
         ctx.log.info(text, found["overlaps"], found["after"], written.attrs["height_unit"], found["before"])
     text = "%.2f %% of the mosaic is covered, by %.1f views"
     ctx.log.info(text, 100 * written.attrs["covered"], written.attrs["views_per_pixel"])
+
+
+@stage(
+    "topography.tiff",
+    config.Tiff,
+    inputs={"mosaic": Kind.STORE},
+    outputs={"colour_tiff": Kind.FILE, "height_tiff": Kind.FILE},
+    estimate=plan.estimate_tiff,
+)
+def tiff(ctx: Context, cfg: config.Tiff) -> None:
+    """Write colours and heights of the mosaic as TIFF, tile by tile, with their pyramids."""
+    from gigascope.topography.mosaic.tiff import write_picture
+
+    for name, picture in (("colour_tiff", "colour"), ("height_tiff", "height")):
+        path = ctx.path(name)
+        write_picture(path, ctx.open("mosaic"), picture, lambda t, p=picture: ctx.progress(t, what=p, unit="tile"))  # type: ignore[arg-type, misc]
+        ctx.log.info("%s: %.1f MB", path.name, path.stat().st_size / 1e6)
+
+
+@stage(
+    "topography.mesh",
+    config.Mesh,
+    inputs={"mosaic": Kind.STORE},
+    outputs={"mesh": Kind.FILE},
+    estimate=plan.estimate_mesh,
+)
+def mesh(ctx: Context, cfg: config.Mesh) -> None:
+    """Write the height map as a surface of triangles."""
+    from gigascope.topography.mosaic.mesh import comments_of, surface_of, write_ply
+
+    found = surface_of(ctx.open("mosaic"), cfg.vertices)
+    write_ply(ctx.path("mesh"), found, comments_of(ctx.open("mosaic")))
+    ctx.log.info("%d vertices, %d triangles", len(found.vertices), len(found.faces))
