@@ -319,3 +319,120 @@ rule topography_infer:
         **resources("topography.infer"),
     shell:
         run("topography.infer")
+
+
+rule topography_mosaic_open:
+    input:
+        config=stage_config("topography.mosaic"),
+        raw=store("raw"),
+        registered=optional(store("registered"), when="registers"),
+        calibration=store("calibration"),
+        views=store("views"),
+    output:
+        opened=temp(open_record("topography.mosaic")),
+    log:
+        result("logs/topography.mosaic/open.log"),
+    benchmark:
+        result("benchmarks/topography.mosaic/open.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("topography.mosaic", "open")
+    resources:
+        **resources("topography.mosaic", "open"),
+    shell:
+        run("topography.mosaic", "open")
+
+
+rule topography_mosaic_part:
+    input:
+        config=stage_config("topography.mosaic"),
+        raw=store("raw"),
+        registered=optional(store("registered"), when="registers"),
+        calibration=store("calibration"),
+        views=store("views"),
+        before=records_before("topography.mosaic"),
+    output:
+        record=temp(part_record("topography.mosaic")),
+    log:
+        result("logs/topography.mosaic/round-{round}.part-{part}.log"),
+    benchmark:
+        result("benchmarks/topography.mosaic/round-{round}.part-{part}.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("topography.mosaic", "part")
+    resources:
+        **resources("topography.mosaic", "part"),
+    shell:
+        run("topography.mosaic", "part")
+
+
+rule topography_mosaic:
+    input:
+        config=stage_config("topography.mosaic"),
+        raw=store("raw"),
+        registered=optional(store("registered"), when="registers"),
+        calibration=store("calibration"),
+        views=store("views"),
+        records=all_records("topography.mosaic"),
+    output:
+        mosaic=store("mosaic"),
+    log:
+        result("logs/topography.mosaic.log"),
+    benchmark:
+        result("benchmarks/topography.mosaic.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("topography.mosaic")
+    resources:
+        **resources("topography.mosaic"),
+    shell:
+        run("topography.mosaic")
+
+
+rule topography_tiff:
+    input:
+        config=stage_config("topography.tiff"),
+        mosaic=store("mosaic"),
+    output:
+        colour_tiff=result("mosaic_colour.ome.tif"),
+        height_tiff=result("mosaic_height.ome.tif"),
+    log:
+        result("logs/topography.tiff.log"),
+    benchmark:
+        result("benchmarks/topography.tiff.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.tiff")
+    resources:
+        **resources("topography.tiff"),
+    shell:
+        run("topography.tiff")
+
+
+rule topography_mesh:
+    input:
+        config=stage_config("topography.mesh"),
+        mosaic=store("mosaic"),
+    output:
+        mesh=result("mosaic.ply"),
+    log:
+        result("logs/topography.mesh.log"),
+    benchmark:
+        result("benchmarks/topography.mesh.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.mesh")
+    resources:
+        **resources("topography.mesh"),
+    shell:
+        run("topography.mesh")
