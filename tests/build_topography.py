@@ -22,17 +22,19 @@ from gigascope.store.commit import finish
 from gigascope.store.create import create_image, create_store
 from gigascope.store.open import StoreReader, open_store
 from gigascope.store.plan import ShardPlan
+from gigascope.store.table import write_tsv
 from gigascope.topography.calibration.field import terms
 from gigascope.topography.calibration.result import Calibration, InstrumentId, from_known_poses
 from gigascope.topography.calibration.stored import write_calibration
 from gigascope.topography.capture.bayer import demosaic, unpack_green
+from gigascope.topography.evaluation.labels import TABLES
 from gigascope.topography.focus.fuse import fuse
 from gigascope.topography.focus.stream import focus_peak, settle
 from gigascope.topography.geometry.candidates import find_candidates
 from gigascope.topography.geometry.poses import Poses
 from gigascope.topography.synth import SHADE_POINTS, build_instrument, shading
 
-STORES = ("sample", "target", "truth", "raw", "calibration", "views", "mosaic")
+STORES = ("sample", "target", "truth", "raw", "calibration", "training", "views", "mosaic", "evaluation")
 CHANNELS = ("red", "green", "blue", "height", "height_std", "weight", "n_views")
 
 
@@ -51,8 +53,10 @@ class MadeTopography:
         return found
 
     def paths(self) -> dict[str, Path]:
-        """Stores by name, those that are there."""
+        """Stores, tables and metrics by name, those that are there."""
         found = {name: self.folder / f"{name}.zarr" for name in STORES}
+        found |= {name: self.folder / f"{name}.tsv" for name in (*TABLES, "losses")}
+        found["metrics"] = self.folder / "metrics.json"
         return {name: path for name, path in found.items() if path.exists()}
 
     def store(self, name: str) -> StoreReader:
@@ -114,6 +118,44 @@ def build_focus_stack(folder: Path, size: tuple[int, int] = (96, 120), n_z: int 
     known = from_known_poses(pose, InstrumentId((0,), (0,), (1, 1), size), focus_plane=np.array([z[-1]]))
     _after_ingest(made, known, (), in_um=False)
     return made
+
+
+def evaluated(made: MadeTopography) -> MadeTopography:
+    """The same with a made-up training and a real evaluation."""
+    _training(made)
+    inputs = {n: p for n, p in made.paths().items() if n in ("raw", "calibration", "views", "mosaic", "truth")}
+    outputs = {"metrics": made.folder / "metrics.json", "evaluation": made.folder / "evaluation.zarr"}
+    outputs |= {name: made.folder / f"{name}.tsv" for name in TABLES}
+    run_stage("topography.evaluate", made.config, inputs, outputs)
+    return made
+
+
+def _training(made: MadeTopography) -> None:
+    """A training that found nothing: patches of noise, losses that fall."""
+    rng = np.random.default_rng(2)
+    steps = np.arange(200)
+    losses = {"step": steps, "rate": np.full(200, 1e-3), "gradient": rng.uniform(0.1, 1, 200)}
+    losses |= {"loss": 1 + np.exp(-steps / 50) + rng.normal(0, 0.05, 200), "agreement": rng.uniform(0, 1, 200)}
+    write_tsv(made.folder / "losses.tsv", losses)
+    store = create_store(made.folder / "training.zarr")
+    if "truth" not in made.paths():
+        why = "No network was trained, focus alone is used: there is one view."
+        store.attrs |= {"method": "focus", "use": "focus", "why": why}
+        write_tsv(made.folder / "losses.tsv", {name: values[:0] for name, values in losses.items()})
+    else:
+        for name, lead in (("slice", (2,)), ("prior", (2,)), ("in_focus", (3, 2)), ("network", (3, 2))):
+            values = rng.normal(100 if name in ("slice", "in_focus") else 4, 1, (*lead, 48, 48)).astype(np.float32)
+            plan = ShardPlan(values.shape, 4, values.shape, values.shape)
+            store.create_member(name, plan, np.float32)[...] = values
+        loader = {"step": steps, "wait_s": rng.uniform(0, 0.01, 200), "total_s": rng.uniform(0.05, 0.06, 200)}
+        store.write_table("loader", loader, {"wait_s": "s", "total_s": "s"})
+        store.attrs |= {
+            "method": "network", "use": "focus", "why": "The network is not used, focus alone is: it was made up.",
+            "moments": [0, 100, 199], "n_parameters": 1234, "steps": 200, "judged_pixels": 999,
+            "loader_batches": 200.0, "loader_read_MB": 55.5, "loader_used_MB": 50.0, "loader_amplification": 1.11,
+            "loader_wait_share": 0.09, "loader_read_MB_s": 5.0, "loader_peak_MB": 3.0, "loader_budget_MB": 8.0,
+        }  # fmt: skip
+    finish(store, _record(made, "topography.train"))
 
 
 def true_calibration(made: MadeTopography) -> Calibration:

@@ -63,6 +63,12 @@ def mosaicked(build_topography: Callable[..., Any], tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="session")
+def evaluate_topography() -> Callable[..., Any]:
+    """Completes such a folder with a training that is made up and an evaluation that is real."""
+    return _topography().evaluated  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
 def focus_stack(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Pictures of one camera up to the mosaic: no truth, no step known."""
     return _topography().build_focus_stack(tmp_path_factory.mktemp("results") / "slanted")

@@ -20,6 +20,8 @@ MODULES: dict[str, tuple[str, ...]] = {
         "gigascope.topography.training.stages",
         "gigascope.topography.inference.stages",
         "gigascope.topography.mosaic.stages",
+        "gigascope.topography.evaluation.stages",
+        "gigascope.report.stages",
     ),
 }
 

@@ -42,7 +42,15 @@ MIN_RUNTIME_MIN = 10
 HEADLINES = {
     "tomography": ("start_error_px", "prealign_error_px", "alignment_error_px", "resolution_fsc_0.5"),
     "compression": ("ratio", "bytes", "psnr_fg", "noise_ceiling_fg", "psnr_fg_clean", "av1_psnr_fg_clean"),
-    "topography": (),
+    "topography": (
+        "height_rmse",
+        "height_rmse_dz",
+        "best_estimator_rmse",
+        "all_in_focus_psnr",
+        "coverage",
+        "view_agreement",
+        "sharpness_gain",
+    ),
 }
 # Folders under the results root that no dataset may be named after.
 RESERVED = {"scratch"}

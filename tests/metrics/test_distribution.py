@@ -52,9 +52,14 @@ def test_shares_hold_about_equal_numbers_and_leave_none_out(rng: np.random.Gener
 def test_histogram_is_of_all_samples(rng: np.random.Generator) -> None:
     errors = ErrorDistribution((0, 1), 10.0)
     errors.add(rng.normal(2.0, 1.0, 10_000), np.full(10_000, 0.5))
-    middles, shares = errors.histogram(2.0, 6.0, 12)
+    middles, shares = errors.histogram(2.0, 6.0, 81)
     assert shares.sum() == pytest.approx(1.0, abs=1e-3)
     assert (middles @ shares) == pytest.approx(0.0, abs=0.05)
+    assert np.allclose(np.diff(middles), middles[1] - middles[0])
+    assert abs(middles[-1] + middles[0]) < 0.2
+    # a normal distribution, and no bin that lacks its share
+    expected = np.exp(-0.5 * middles**2) / math.sqrt(2 * math.pi) * (middles[1] - middles[0])
+    assert np.abs(shares - expected).max() < 6 * math.sqrt(expected.max() / 10_000)
 
 
 @pytest.mark.parametrize(("span", "limit"), [((1.0, 1.0), 1.0), ((0.0, 1.0), 0.0)])

@@ -102,3 +102,29 @@ def compression_result_of():
         return load(made.folder.name, stores, paths["gmix"], paths["metrics"], tables)
 
     return read
+
+
+@pytest.fixture(scope="session")
+def evaluated_topography(mosaicked, evaluate_topography):
+    """A simulated acquisition with a made-up training and a real evaluation; a warning that needs escaping."""
+    return evaluate_topography(mosaicked)
+
+
+@pytest.fixture(scope="session")
+def evaluated_stack(focus_stack, evaluate_topography):
+    """Pictures of one camera, evaluated."""
+    return evaluate_topography(focus_stack)
+
+
+@pytest.fixture(scope="session")
+def topography_result_of():
+    """Reads a result folder as the report stage does."""
+    from gigascope.report.topography_result import STORES, TABLES, TopographyResult, load
+    from gigascope.store.open import open_store
+
+    def read(made) -> TopographyResult:
+        paths = made.paths()
+        stores = {name: open_store(path) for name, path in paths.items() if name in STORES}
+        return load(made.folder.name, stores, paths["metrics"], {name: paths[name] for name in TABLES})
+
+    return read

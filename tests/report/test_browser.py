@@ -77,14 +77,16 @@ def test_viewer_shows_original_and_decoded_with_the_gate_in_colour(compressed, t
 
 
 @pytest.fixture(scope="module")
-def pages(made, result_of, compressed, channels, compression_result_of):
+def pages(made, result_of, compressed, channels, compression_result_of, evaluated_topography, topography_result_of):
     from gigascope.report.compression import compression_page
     from gigascope.report.tomography import tomography_page
+    from gigascope.report.topography import topography_page
 
     return {
         "tomography": tomography_page(result_of(made)),
         "compression": compression_page(compression_result_of(compressed)),
         "channels": compression_page(compression_result_of(channels)),
+        "topography": topography_page(topography_result_of(evaluated_topography)),
     }
 
 
@@ -100,6 +102,8 @@ def pages(made, result_of, compressed, channels, compression_result_of):
         ("compression", 1300),
         ("compression", 1600),
         ("channels", 390),
+        ("topography", 390),
+        ("topography", 1300),
     ],
 )
 def test_page_fits_the_width_of_the_screen(pages, tmp_path, kind, width):

@@ -436,3 +436,78 @@ rule topography_mesh:
         **resources("topography.mesh"),
     shell:
         run("topography.mesh")
+
+
+rule topography_evaluate:
+    input:
+        config=stage_config("topography.evaluate"),
+        raw=store("raw"),
+        registered=optional(store("registered"), when="registers"),
+        truth=optional(store("truth"), when="inputs.instrument"),
+        calibration=store("calibration"),
+        views=store("views"),
+        mosaic=store("mosaic"),
+    output:
+        metrics=report(
+            result("metrics.json"), **figure("topography_metrics", "Topography")
+        ),
+        evaluation=store("evaluation"),
+        estimators=report(
+            result("estimators.tsv"), **figure("estimators", "Topography")
+        ),
+        height_deciles=result("height_deciles.tsv"),
+        field_radius=result("field_radius.tsv"),
+        height_histogram=result("height_histogram.tsv"),
+        seam_profile=result("seam_profile.tsv"),
+        gauge_planes=result("gauge_planes.tsv"),
+    log:
+        result("logs/topography.evaluate.log"),
+    benchmark:
+        result("benchmarks/topography.evaluate.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.evaluate")
+    resources:
+        **resources("topography.evaluate"),
+    shell:
+        run("topography.evaluate")
+
+
+# Seconds of work on what is already small: not worth a place in a cluster's queue.
+rule topography_report:
+    input:
+        config=stage_config("topography.report"),
+        raw=store("raw"),
+        registered=optional(store("registered"), when="registers"),
+        truth=optional(store("truth"), when="inputs.instrument"),
+        calibration=store("calibration"),
+        training=store("training"),
+        losses=result("losses.tsv"),
+        views=store("views"),
+        mosaic=store("mosaic"),
+        evaluation=store("evaluation"),
+        metrics=result("metrics.json"),
+        estimators=result("estimators.tsv"),
+        height_deciles=result("height_deciles.tsv"),
+        field_radius=result("field_radius.tsv"),
+        height_histogram=result("height_histogram.tsv"),
+        seam_profile=result("seam_profile.tsv"),
+        gauge_planes=result("gauge_planes.tsv"),
+    output:
+        page=report(result("report.html"), **figure("topography_page", "Topography")),
+    log:
+        result("logs/topography.report.log"),
+    benchmark:
+        result("benchmarks/topography.report.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("topography"),
+    localrule: True
+    conda:
+        "../../envs/cpu.yaml"
+    threads: threads_of("topography.report")
+    resources:
+        **resources("topography.report"),
+    shell:
+        run("topography.report")

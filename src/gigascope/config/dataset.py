@@ -82,6 +82,8 @@ class TopographyDataset(_Dataset):
     mosaic: topography.Mosaic = Field(topography.Mosaic(), description="putting the views together")
     tiff: topography.Tiff = Field(topography.Tiff(), description="the mosaic as TIFF files")
     mesh: topography.Mesh = Field(topography.Mesh(), description="the height map as a surface")
+    evaluate: topography.Evaluate = Field(topography.Evaluate(), description="quality measures")
+    report: topography.TopographyReport = Field(topography.TopographyReport(), description="the HTML page")
 
     @model_validator(mode="after")
     def _network(self) -> TopographyDataset:

@@ -353,3 +353,31 @@ class Mesh(Section):
     vertices: int = Field(
         500_000, ge=100, le=100_000_000, description="most vertices of the surface; 30 bytes each in the file"
     )
+
+
+EstimatorName = Literal["argmax", "parabola", "log_parabola", "centroid"]
+
+
+class Evaluate(Section):
+    """How good heights and picture are: against the truth of a simulated instrument, and by what the views agree on."""
+
+    estimators: tuple[EstimatorName, ...] = Field(
+        ("argmax", "parabola", "log_parabola", "centroid"),
+        description="classical estimators of focus that are run on the same stacks where the truth is known",
+    )
+    max_pixels: PositiveInt = Field(
+        2**26, description="pixels of the mosaic that are measured; of a larger one, tiles evenly spread over it"
+    )
+    max_view_pixels: PositiveInt = Field(
+        2**24,
+        description=(
+            "pixels of single views that are measured, and that the estimators are run on: a compact block of views in "
+            "the middle of a larger acquisition"
+        ),
+    )
+
+
+class TopographyReport(Section):
+    """One HTML page with pictures, curves and numbers."""
+
+    picture_px: int = Field(720, ge=128, le=2048, description="longest side of a picture, pixels")

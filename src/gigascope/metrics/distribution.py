@@ -115,11 +115,23 @@ class ErrorDistribution:
         ]
 
     def histogram(self, offset: float, reach: float, bins: int) -> tuple[F64, F64]:
-        """Middles (bins,) and shares (bins,) of the errors less an offset, between -reach and reach."""
-        edges = np.linspace(-reach, reach, bins + 1)
-        # a bin of ours that two bins share goes to the one that holds its middle
-        found, _ = np.histogram(self.centres - offset, edges, weights=self.counts.sum(axis=0).astype(np.float64))
-        return 0.5 * (edges[1:] + edges[:-1]), found / max(1, self.n)
+        """Middles and shares of the errors less an offset, from about -reach to reach, in about that many bins.
+
+        Bins are whole numbers of those that were counted in: others would hold now one more and now one less of them.
+        """
+        width = 2 * self.limit / self.counts.shape[1]
+        together = max(1, round(2 * reach / bins / width))
+        half = max(1, round(reach / (together * width)))
+        middle = round((offset + self.limit) / width - 0.5 * together)
+        first = middle - half * together
+        n = 2 * half + 1
+        counts = self.counts.sum(axis=0)
+        padded = np.zeros(n * together, np.int64)
+        low, high = max(first, 0), min(first + n * together, len(counts))
+        padded[low - first : high - first] = counts[low:high]
+        shares = padded.reshape(n, together).sum(axis=1) / max(1, self.n)
+        middles = (first + together * (np.arange(n) + 0.5)) * width - self.limit - offset
+        return np.asarray(middles), np.asarray(shares)
 
     def _p95(self, counts: NDArray[np.int64], offset: float) -> float:
         distance = np.abs(self.centres - offset)

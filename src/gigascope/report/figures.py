@@ -33,7 +33,7 @@ class Plane:
 
     Parameters
     ----------
-    values : (rows, columns) float32
+    values : (rows, columns) float32, or with red, green and blue (rows, columns, 3)
     spacing : length of a row step and of a column step, nm
     """
 
@@ -43,7 +43,7 @@ class Plane:
     @property
     def size(self) -> tuple[float, float]:
         """Height and width, nm."""
-        rows, columns = self.values.shape
+        rows, columns = self.values.shape[:2]
         return rows * self.spacing[0], columns * self.spacing[1]
 
     def cropped(self, width: float) -> Plane:
@@ -99,7 +99,7 @@ def robust_window(values: Sequence[NDArray], percentiles: tuple[float, float] = 
 
 
 def data_uri(values: NDArray, window: tuple[float, float], outline: NDArray[np.bool_] | None = None) -> str:
-    """(rows, columns), top row first, as `data:` text; `window[0]` is black, `window[1]` white, NaN black.
+    """(rows, columns[, 3]), top row first, as `data:` text; `window[0]` is black, `window[1]` white, NaN black.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def data_uri(values: NDArray, window: tuple[float, float], outline: NDArray[np.b
     low, high = window
     grey = np.nan_to_num((np.asarray(values, dtype=np.float32) - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
     levels = np.round(np.clip(grey, 0.0, 1.0) * 255.0).astype(np.uint8)
-    colours = np.repeat(levels[..., None], 3, axis=-1)
+    colours = np.ascontiguousarray(levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=-1))
     if outline is not None:
         colours[outline] = OUTLINE
     encoded = imagecodecs.webp_encode(colours, level=QUALITY)
@@ -154,8 +154,8 @@ def picture(
     outline : (rows, columns), samples that are painted over
     """
     height, width = plane.size
-    coarse = "coarse" if max(plane.values.shape) < COARSE else None
-    rows, columns = plane.values.shape
+    rows, columns = plane.values.shape[:2]
+    coarse = "coarse" if max(rows, columns) < COARSE else None
     parts = [
         tag_image(data_uri(plane.values, window, outline), alt, columns, rows, coarse),
         tag("span", name, class_="name") if name else "",

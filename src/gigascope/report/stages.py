@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gigascope.config.compression import CompressionReport
 from gigascope.config.tomography import TomographyReport
+from gigascope.config.topography import TopographyReport
 from gigascope.stage import Kind, stage
 
 if TYPE_CHECKING:
@@ -79,6 +80,45 @@ def compression_report(ctx: Context, cfg: CompressionReport) -> None:
         {name: ctx.input_path(name) for name in TABLES},
     )
     page = compression_page(result, cfg.picture_px)
+    path = ctx.path("page")
+    path.write_text(page, encoding="utf-8")
+    ctx.log.info("report of %.2f MB", path.stat().st_size / 1e6)
+
+
+@stage(
+    "topography.report",
+    TopographyReport,
+    inputs={
+        "raw": Kind.STORE,
+        "calibration": Kind.STORE,
+        "training": Kind.STORE,
+        "views": Kind.STORE,
+        "mosaic": Kind.STORE,
+        "evaluation": Kind.STORE,
+        "losses": Kind.TABLE,
+        "metrics": Kind.FILE,
+        "estimators": Kind.TABLE,
+        "height_deciles": Kind.TABLE,
+        "field_radius": Kind.TABLE,
+        "height_histogram": Kind.TABLE,
+        "seam_profile": Kind.TABLE,
+        "gauge_planes": Kind.TABLE,
+    },
+    optional_inputs={"registered": Kind.STORE, "truth": Kind.STORE},
+    outputs={"page": Kind.FILE},
+)
+def topography_report(ctx: Context, cfg: TopographyReport) -> None:
+    """Write the page that a person looks at first: pictures, numbers with units, warnings, what was done."""
+    from gigascope.report.topography import topography_page
+    from gigascope.report.topography_result import STORES, TABLES, load
+
+    result = load(
+        ctx.dataset,
+        {name: ctx.open(name) for name in STORES if ctx.has(name)},
+        ctx.input_path("metrics"),
+        {name: ctx.input_path(name) for name in TABLES},
+    )
+    page = topography_page(result, cfg.picture_px)
     path = ctx.path("page")
     path.write_text(page, encoding="utf-8")
     ctx.log.info("report of %.2f MB", path.stat().st_size / 1e6)

@@ -105,6 +105,9 @@ code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans 
 .picture .bar span { padding: .08rem .3rem; background: rgba(0, 0, 0, .55); border-radius: 2px; }
 .picture .bar::after { content: ""; display: block; height: 4px; width: 100%; margin-top: 3px; background: #fff;
   box-shadow: 0 0 0 1px rgba(0, 0, 0, .55); }
+.ramp { display: flex; align-items: center; gap: .5rem; margin: .35rem 0 0; color: var(--soft); font-size: .8125rem;
+  white-space: nowrap; }
+.ramp span:nth-child(2) { flex: 1; height: .7rem; border-radius: 2px; }
 .slices { display: grid; gap: 3px; }
 .slices .thin .name { font-size: .6875rem; }
 

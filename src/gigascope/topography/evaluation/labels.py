@@ -16,6 +16,9 @@ ESTIMATORS = {
 TRUE_INDEX, OURS = "true_index", "ours"
 METHODS = {OURS: "this result", **ESTIMATORS, TRUE_INDEX: "true slice"}
 
+# Tables beside the metrics.
+TABLES = ("estimators", "height_deciles", "field_radius", "height_histogram", "seam_profile", "gauge_planes")
+
 LABELS: dict[str, tuple[str, str]] = {
     "height_rmse": ("height error, RMSE", "µm"),
     "height_rmse_dz": ("height error, RMSE, in z-steps", "dz"),

@@ -149,7 +149,8 @@ class TruthScores:
         low, high = truth.height_range_um
         self._span = (low, high) if high > low else (low - 0.5, high + 0.5)
         self._limit = MOST_SLICES * dz_um
-        self.heights, self.beside_steps, self.bare = (self._distribution() for _ in range(3))
+        self.heights = self._distribution(bins=32000)
+        self.beside_steps, self.bare = (self._distribution(1) for _ in range(2))
         self.picture = ScaledDifference()
         self._colours = {name: ScaledDifference() for name in mosaic.colours}
         self.lateral_px: list[float] = []
@@ -159,9 +160,9 @@ class TruthScores:
         self._errors = ErrorPicture(mosaic.shape)
         self._coverage = np.zeros(3, np.int64)
 
-    def _distribution(self, groups: int = 64) -> ErrorDistribution:
+    def _distribution(self, groups: int = 64, bins: int = 8000) -> ErrorDistribution:
         # wide enough for a common offset: that of a calibration without a flat target
-        return ErrorDistribution(self._span, 4 * self._limit, groups=groups, bins=8000)
+        return ErrorDistribution(self._span, 4 * self._limit, groups=groups, bins=bins)
 
     def add(self, tile: Tile) -> None:
         """Score a tile."""

@@ -65,11 +65,12 @@ def sharpness_gain(picture: NDArray, stack: NDArray) -> float:
     picture : (R, C)
     stack : (n_z, R, C) in the same units
     """
-    best = max(_tenengrad(image) for image in stack)
-    return _tenengrad(picture) / best if best > 0 else math.nan
+    best = max(tenengrad(image) for image in stack)
+    return tenengrad(picture) / best if best > 0 else math.nan
 
 
-def _tenengrad(image: NDArray) -> float:
+def tenengrad(image: NDArray) -> float:
+    """Mean squared Sobel gradient of a picture (R, C)."""
     values = image.astype(np.float32)
     total = sum(float(np.mean(ndimage.sobel(values, axis) ** 2, dtype=np.float64)) for axis in (0, 1))
     return total
@@ -205,8 +206,9 @@ class ViewScores:
             slice(rows.start - self.region[0].start, rows.stop - self.region[0].start),
             slice(cols.start - self.region[1].start, cols.stop - self.region[1].start),
         )
-        for total, values in ((means.height, heights), (means.picture, picture)):
-            total[here][seen] += ndimage.map_coordinates(values, at, order=1, output=np.float32)
+        # pictures by a spline: linear interpolation blurs what is as fine as a pixel
+        for total, values, order in ((means.height, heights, 1), (means.picture, picture, 3)):
+            total[here][seen] += ndimage.map_coordinates(values, at, order=order, mode="nearest", output=np.float32)
         means.count[here] += seen
 
     @property
