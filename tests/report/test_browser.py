@@ -16,6 +16,8 @@ from gigascope.report.style import CSS
 from gigascope.store.commit import finish
 from gigascope.store.create import create_image
 
+from .mosaics import SHAPE, write_mosaic
+
 needs_browser = pytest.mark.skipif(
     browser.find_chromium() is None, reason="no Chromium or Chrome here: apt install chromium to run this test"
 )
@@ -74,6 +76,29 @@ def test_viewer_shows_original_and_decoded_with_the_gate_in_colour(compressed, t
         assert (np.ptp(panel, axis=2) > 20).mean() > 0.03, f"{name}: no colour of the gate"
     # another picture on each side: the Gaussians are made up
     assert np.abs(shot[60:240, 80:330] - shot[60:240, 885:1135]).mean() > 1
+
+
+@needs_browser
+@pytest.mark.browser
+@pytest.mark.slow
+def test_viewer_shows_colours_and_heights_of_a_mosaic(tmp_path):
+    write_mosaic(tmp_path)
+    shot = rendered(tmp_path, tmp_path, (1200, 600))
+    # two panels; the mosaic is 340 px wide about the middle of each
+    high = 340 * SHAPE[0] / SHAPE[1]
+
+    def at(panel: int, row: float, col: float) -> np.ndarray:
+        """Colour at a place of the mosaic, -1 to 1 from its middle."""
+        return shot[int(300 + row * high / 2), int((300, 905)[panel] + col * 170)]
+
+    np.testing.assert_allclose(at(0, -0.5, -0.5), (255, 0, 0), atol=2)
+    np.testing.assert_allclose(at(0, -0.5, 0.5), (0, 255, 0), atol=2)
+    np.testing.assert_allclose(at(0, 0.5, -0.5), (0, 0, 255), atol=2)
+    np.testing.assert_allclose(at(1, -0.5, -0.96), (68, 1, 84), atol=15)
+    np.testing.assert_allclose(at(1, -0.5, 0.96), (253, 231, 37), atol=25)
+    # what is unseen is the background
+    for panel in (0, 1):
+        np.testing.assert_allclose(at(panel, 0.5, 0.5), (22, 25, 29), atol=2)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from gigascope.errors import UserError
 from gigascope.report import viewer
 from gigascope.store.open import open_store
 
+from .mosaics import write_mosaic
+
 
 def fetch(url: str, headers: dict[str, str] | None = None, method: str = "GET"):
     return urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}, method=method), timeout=20)
@@ -155,3 +157,23 @@ def test_volume_that_was_not_decoded_is_shown_alone(channels):
     assert shown["layout"]["layout"] == "4panel"
     assert [layer["visible"] for layer in shown["layers"]] == [True, True]
     assert shown["dimensions"]["z"] == [0.5e-6, "m"]
+
+
+@pytest.mark.parametrize("n_colours", [3, 1])
+def test_mosaic_has_a_panel_for_its_colours_and_one_for_its_heights(tmp_path, n_colours):
+    write_mosaic(tmp_path, n_colours)
+    served = viewer.serve(tmp_path)
+    assert served.layers == ["mosaic"]
+    shown = served.neuroglancer.state.to_json()
+    assert [panel["layers"] for panel in shown["layout"]["children"]] == [["mosaic"], ["mosaic height"]]
+    colours, heights = layer_of(served, "mosaic"), layer_of(served, "mosaic height")
+    # a viewer finds the channels of a pixel together only if they are dimensions of a chunk
+    assert list(colours["source"]["transform"]["outputDimensions"]) == ["c^", "y", "x"]
+    assert open_store(tmp_path / "mosaic.zarr").array().chunks[0] == n_colours + 4
+    values = ["toRaw(getDataValue(0))", "toRaw(getDataValue(1))", "toRaw(getDataValue(2))"]
+    assert ", ".join(values if n_colours == 3 else values[:1] * 3) in colours["shader"]
+    control = heights["shaderControls"]["normalized"]
+    assert control["channel"] == [n_colours]
+    assert control["range"] == pytest.approx([-50, 50], abs=1)
+    assert shown["dimensions"]["x"] == [1.3e-6, "m"]
+    assert shown.get("crossSectionOrientation", [0, 0, 0, 1]) == [0, 0, 0, 1]

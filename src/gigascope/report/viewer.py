@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gigascope.store.open import StoreReader
 
 # Shown when nothing else is asked for, as far as they are there: of the first pipeline whose first store is there.
-DEFAULT_LAYERS = (("tomogram", "aligned"), ("volume", "decoded", "gate"))
+DEFAULT_LAYERS = (("tomogram", "aligned"), ("volume", "decoded", "gate"), ("mosaic",))
 # Integers that name something: drawn in colour over the images.
 SEGMENTATIONS = ("gate",)
 # Images that are looked at beside each other, at the same place.
@@ -33,6 +33,31 @@ _Y_UP = [1, 0, 0, 0]
 _Y_DOWN = [0, 0, 0, 1]
 # The same two, looked at from 30 degrees above and 30 degrees to the side.
 _OBLIQUE = {"up": [0.933, -0.067, 0.25, 0.25], "down": [-0.25, 0.25, 0.067, 0.933]}
+# Heights from dark blue (low) to yellow (high), as the relief of the report has them; what is unseen shows through.
+_VIRIDIS = (
+    "vec3(0.267,0.004,0.329)", "vec3(0.278,0.173,0.478)", "vec3(0.231,0.318,0.545)", "vec3(0.173,0.443,0.557)",
+    "vec3(0.129,0.565,0.553)", "vec3(0.153,0.678,0.506)", "vec3(0.361,0.784,0.388)", "vec3(0.667,0.863,0.196)",
+    "vec3(0.992,0.906,0.145)",
+)  # fmt: skip
+_HEIGHT_SHADER = (
+    "#uicontrol invlerp normalized(channel=[{channel}])\n"
+    f"const vec3 stops[9] = vec3[9]({', '.join(_VIRIDIS)});\n"
+    "void main() {{\n"
+    "  float value = toRaw(getDataValue({channel}));\n"
+    "  if (!(abs(value) < 1e30)) {{ emitTransparent(); return; }}\n"
+    "  float place = clamp(normalized(), 0.0, 1.0) * 8.0;\n"
+    "  int low = min(int(place), 7);\n"
+    "  emitRGB(mix(stops[low], stops[low + 1], place - float(low)));\n"
+    "}}\n"
+)
+_COLOUR_SHADER = (
+    "#uicontrol float brightness slider(min=0.2, max=5, default=1)\n"
+    "void main() {{\n"
+    "  vec3 seen = vec3({values}) * brightness / {white};\n"
+    "  if (!(abs(seen.r) < 1e30)) {{ emitTransparent(); return; }}\n"
+    "  emitRGB(seen);\n"
+    "}}\n"
+)
 _SHADER = "#uicontrol invlerp normalized\nvoid main() { emitGrayscale(normalized()); }\n"
 
 
@@ -71,7 +96,7 @@ def serve(folder: Path | str, layers: Sequence[str] | None = None, bind: str = "
     ----------
     folder : results folder of a dataset, or one store
     layers : stores to show, by name without `.zarr`; default: tomogram and aligned views, or volume, decoded volume and
-        gate, or all where these are not there
+        gate, or the mosaic, or all where these are not there
     bind, port : address to serve on; port 0: a free one
 
     Raises
@@ -126,7 +151,8 @@ def view_forever(
 def state(stores: dict[str, tuple[StoreReader, str]]) -> dict[str, Any]:
     """What Neuroglancer shows: a layer per store, its centre at the origin; volumes in four panels, views in one each.
 
-    Original and decoded volume stand side by side; label images lie over both.
+    Original and decoded volume stand side by side; label images lie over both. A mosaic has a panel for its colours and
+    one for its heights.
 
     Parameters
     ----------
@@ -146,9 +172,10 @@ def state(stores: dict[str, tuple[StoreReader, str]]) -> dict[str, Any]:
     up = any(_y_up(store) for store, _ in stores.values())
     images = [name for name in volumes if name not in SEGMENTATIONS]
     compared = all(name in volumes for name in SIDE_BY_SIDE)
-    groups = _groups(volumes, [name for name in stores if name not in volumes], compared, up)
+    layers = [layer for name, (store, address) in stores.items() for layer in _layers(name, store, address)]
+    groups = _groups(volumes, [x["name"] for x in layers if x["name"] not in volumes], compared, up)
     # volumes lie over each other: the others are a click away
-    shown = set(SIDE_BY_SIDE if compared else images[:1]) | {n for n in stores if n not in images}
+    shown = set(SIDE_BY_SIDE if compared else images[:1]) | {x["name"] for x in layers if x["name"] not in images}
     return {
         "dimensions": {axis: dimensions[axis] for axis in order},
         "position": [position[axis] for axis in order],
@@ -156,9 +183,7 @@ def state(stores: dict[str, tuple[StoreReader, str]]) -> dict[str, Any]:
         "crossSectionScale": max(extents) / _PANEL_PX,
         "projectionOrientation": _OBLIQUE["up" if up else "down"],
         "projectionScale": 1.6 * max(extents),
-        "layers": [
-            {**_layer(name, store, address), "visible": name in shown} for name, (store, address) in stores.items()
-        ],
+        "layers": [{**layer, "visible": layer["name"] in shown} for layer in layers],
         "layout": groups[0] if len(groups) == 1 else {"type": "row", "children": groups},
         "showSlices": True,
         "crossSectionBackgroundColor": "#16191d",
@@ -185,6 +210,34 @@ def _groups(volumes: Sequence[str], stacks: Sequence[str], compared: bool, up: b
 def _y_up(store: StoreReader) -> bool:
     """Row 0 is the bottom of the picture: so it is in tomography, and nowhere else."""
     return str(store.provenance.get("stage", "tomography.")).startswith("tomography.")
+
+
+def _layers(name: str, store: StoreReader, address: str) -> list[dict[str, Any]]:
+    """The layers of a store: of a mosaic its colours and its heights, of others one."""
+    plain = _layer(name, store, address)
+    labels = [channel["label"] for channel in store.channels]
+    if "height" not in labels:
+        return [plain]
+    # all channels of a pixel at once: those of a mosaic lie in one chunk
+    dimensions = plain["source"]["transform"]["outputDimensions"]
+    dimensions = {"c^" if axis == "c'" else axis: size for axis, size in dimensions.items()}
+    source = {**plain["source"], "transform": {**plain["source"]["transform"], "outputDimensions": dimensions}}
+    height = labels.index("height")
+    place = [0, 1, 2] if labels[:3] == ["red", "green", "blue"] else [0, 0, 0]
+    values = ", ".join(f"toRaw(getDataValue({channel}))" for channel in place)
+    common = {**plain, "source": source}
+    window = store.channels[height]["window"]
+    control = {"range": [window["start"], window["end"]], "window": [window["min"], window["max"]], "channel": [height]}
+    colours = _COLOUR_SHADER.format(values=values, white=float(store.channels[0]["window"]["end"]))
+    return [
+        {**common, "shader": colours, "shaderControls": {}},
+        {
+            **common,
+            "name": f"{name} height",
+            "shader": _HEIGHT_SHADER.format(channel=height),
+            "shaderControls": {"normalized": control},
+        },
+    ]
 
 
 def _layer(name: str, store: StoreReader, address: str) -> dict[str, Any]:
