@@ -10,6 +10,9 @@ stage, pairs    phase correlation of whole views, angles as they started
 tilts of start  bundle whose tilts start 5e-3 rad off and not at the surface of focus
 independent     bundle without priors that tie views to cameras and stage positions
 default         what `calibrate` does
+chain           the stages synth, ingest and calibrate from a dataset file, as `gigascope run` runs them, with the start
+                that the stage positions give
+chain, 20 px    the same raw store with 20 px rms added to where its stage positions put the views
 
 C1 reprojection median [0.1 px], 95th percentile [0.3 px]; C2 rms error of the stage position of focus over dz [0.1], of
 one integer slice per view beside it; C3 rms of the light that is left [1 %].
@@ -19,16 +22,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gigascope.config.topography import SyntheticInstrument
+from gigascope.topography.calibration.acquired import Acquired
 from gigascope.topography.calibration.bundle import adjust
 from gigascope.topography.calibration.calibrate import Settings, first_poses, focus_view, register
+from gigascope.topography.calibration.calibrating import Calibrating
 from gigascope.topography.calibration.compare import reprojection_errors
 from gigascope.topography.calibration.flat_focus import flat_focus, plane_error
 from gigascope.topography.calibration.initial import (
@@ -37,15 +44,18 @@ from gigascope.topography.calibration.initial import (
     stage_translations,
 )
 from gigascope.topography.calibration.result import Calibration, InstrumentId
+from gigascope.topography.calibration.stored import read_calibration
 from gigascope.topography.calibration.system import Priors
 from gigascope.topography.calibration.tie_points import blocks_for, join, tie_points
 from gigascope.topography.capture.bayer import pack_green, unpack_green
 from gigascope.topography.geometry.poses import Poses
 from gigascope.topography.instrument.instrument import Instrument
 from gigascope.topography.instrument.world import Window
+from gigascope.topography.synth import build_instrument
 
 START_PX, START_RAD = 20.0, 5e-3
 F64 = NDArray[np.float64]
+Say = Callable[[str, str, float, str], None]
 
 
 def identity_of(instrument: Instrument) -> InstrumentId:
@@ -152,16 +162,17 @@ def measure(preset: str, seed: int, quick: bool) -> list[dict[str, object]]:
     ties = join(list(tie_points(images.__getitem__, pairs, result.poses, blocks_for(identity.size))))
     judge("from the truth", adjust(ties, replace(truth, offset=np.zeros(2)), where).poses)
     light = np.array([_shading(instrument, c) for c in range(len(result.gain))])
-    cols = instrument.size.scan
-    first = [
-        (c // instrument.size.cameras[1]) * cols[0] * instrument.size.views[1]
-        + (c % instrument.size.cameras[1]) * cols[1]
-        for c in range(len(result.gain))
-    ]
-    even = light * np.array([result.correction_field(v) for v in first])
+    even = evened(result, instrument)
     say("start", "C3 shading rms", 100 * float(light.std() / light.mean()), "%")
     say("default", "C3 shading rms", 100 * float(even.std() / even.mean()), "%")
+    through_chain(preset, seed, say)
     return rows
+
+
+def evened(found: Calibration, instrument: Instrument) -> NDArray:
+    """(cameras, R, C) light of all cameras, corrected."""
+    first = [int(np.flatnonzero(found.camera == c)[0]) for c in range(len(found.gain))]
+    return np.array([_shading(instrument, c) * found.correction_field(v) for c, v in enumerate(first)])
 
 
 def _focus_normals(identity: InstrumentId, planes: F64) -> F64:
@@ -177,6 +188,58 @@ def _shading(instrument: Instrument, camera: int) -> NDArray[np.float32]:
     n = instrument.size.size
     place = divmod(camera, instrument.size.cameras[1])
     return instrument.sensor.shading(n, place, instrument.seed, Window(0, 0, n, n))
+
+
+class Displaced(Acquired):
+    """An acquisition whose stage positions are off."""
+
+    def places(self) -> F64:
+        right = super().places()
+        return right + np.random.default_rng(0).normal(0, START_PX, right.shape)
+
+
+def through_chain(preset: str, seed: int, say: Say) -> None:
+    """Figures of the calibration that the stages leave."""
+    from gigascope.runtime.run import run_stage
+    from gigascope.store.open import open_store
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        values = {"pipeline": "topography", "name": "bench", "seed": seed, "device": "cpu"}
+        config = folder / "bench.yaml"
+        config.write_text(json.dumps({**values, "inputs": {"instrument": {"preset": preset}}}))
+        stores = {n: folder / f"{n}.zarr" for n in ("sample", "target", "truth", "raw", "calibration")}
+
+        def run(stage: str, inputs: Sequence[str], outputs: Sequence[str]) -> float:
+            begun = time.perf_counter()
+            named = ({n: stores[n] for n in names} for names in (inputs, outputs))
+            run_stage(f"topography.{stage}", config, *named)
+            return time.perf_counter() - begun
+
+        run("synth", (), ("sample", "target", "truth"))
+        run("ingest", ("sample", "target"), ("raw",))
+        seconds = run("calibrate", ("raw",), ("calibration",))
+        instrument = build_instrument(SyntheticInstrument(preset=preset), seed)
+        found, _ = read_calibration(open_store(stores["calibration"]))
+        report("chain", found, instrument, say)
+        say("chain", "time calibrate", seconds, "s")
+        task = Calibrating(Displaced(open_store(stores["raw"])))
+        measured = {v: task.focus(v) for v in task.views}
+        images = {v: task.kept(image) for v, (_, image) in measured.items()}
+        found, _ = task.solve({v: focus for v, (focus, _) in measured.items()}, images.__getitem__)
+        report("chain, 20 px", found, instrument, say)
+
+
+def report(method: str, found: Calibration, instrument: Instrument, say: Say) -> None:
+    """C1, C2 and C3 of a calibration."""
+    error = reprojection_errors(found.poses, instrument.truth.poses)
+    say(method, "C1 reprojection median", float(np.median(error)), "px")
+    say(method, "C1 reprojection p95", float(np.percentile(error, 95)), "px")
+    capture, cols = instrument.flat_capture, instrument.size.views[1]
+    apart = [plane_error(plane, capture.z_flat_mm(*divmod(v, cols))) for v, plane in enumerate(found.focus_plane)]
+    say(method, "C2 focus error / dz", float(np.sqrt(np.mean(np.square(apart)))) / capture.dz_mm, "")
+    even = evened(found, instrument)
+    say(method, "C3 shading rms", 100 * float(even.std() / even.mean()), "%")
 
 
 def main() -> None:
