@@ -11,6 +11,8 @@ PYTHON ?= python3
 DEMOS := config/datasets/demo_*.yaml
 # Arguments for pytest: make test ARGS='tests/kernels -x'
 ARGS ?=
+# Processes that share the test files; each uses all cores where kernels do, and takes 2 GB.
+WORKERS ?= 2
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -58,7 +60,7 @@ demo: setup ## set up, run the demo datasets, and say where the reports are
 	python -c 'from gigascope.workflow import Workflow; print(*Workflow.load({"datasets": "$(DEMOS)"}).summary(), sep="\n")'
 
 test: setup lint ## set up, check style and types, and run all tests
-	@python -m pytest $(ARGS)
+	@python -m pytest --numprocesses $(WORKERS) --dist loadfile --durations 20 $(ARGS)
 
 lint: setup ## ruff, mypy, snakefmt and snakemake --lint
 	@mkdir -p build
