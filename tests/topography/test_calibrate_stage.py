@@ -494,6 +494,8 @@ def test_estimate_follows_the_origin_and_parts(tiny: Path, tmp_path: Path) -> No
     known = load_dataset(write_dataset(tmp_path / "b", TINY, {"calibrate": {"calibration": "x.zarr"}}))
     assert plan.estimate_calibrate(known, header).disk < whole.disk  # type: ignore[arg-type]
     parted = load_dataset(write_dataset(tmp_path / "c", TINY, {"calibrate": {"parts": 4}}))
-    assert plan.estimate_calibrate_job(parted, header, "part").seconds == whole.seconds / 4  # type: ignore[arg-type]
+    part, gather = (plan.estimate_calibrate_job(parted, header, job) for job in ("part", "gather"))  # type: ignore[arg-type]
+    assert part.seconds == plan.estimate_calibrate_job(of, header, "part").seconds / 4
+    assert max(part.memory, gather.memory) == whole.memory
     with pytest.raises(UserError, match=r"nowhere\.csv: there is no such file"):
         plan.calibrate_files(parse_dataset({**TINY, "calibrate": {"poses": "nowhere.csv"}}).calibrate)  # type: ignore[union-attr]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,20 +32,20 @@ BYTES_PER_S = 2e8
 SIMULATED_BYTES, TRUTH_BYTES = 8 * 14, 4 + 8 + 4
 # Rays that the fast renderer follows in a second.
 RAYS_PER_S = 6e6
-# torch, numba and the compiled filters loaded.
-CALIBRATION_BYTES = 420 * 2**20
-# Float32 arrays of a view while its focus is measured and its image in focus resampled.
-FOCUSED_BYTES = 4 * 12
-FOCUSED_PIXELS_PER_S = 2e6
+# Calibration: torch loaded; numba and the compiled filters too, where focus is measured.
+UNMEASURED_BYTES, CALIBRATION_BYTES = 330 * 2**20, 420 * 2**20
+# Bytes of each pixel of a view while its focus is measured and its image in focus resampled.
+FOCUSED_BYTES, FOCUSED_PIXELS_PER_S = 36, 2e6
 # Overlapping pairs of a view at 60 % overlap; time and memory of the tie points and equations of one.
-PAIRS_OF_A_VIEW, SECONDS_OF_A_PAIR, BYTES_OF_A_PAIR = 10, 0.15, 50_000
+PAIRS_OF_A_VIEW, PAIRED_PIXELS_PER_S, BYTES_OF_A_PAIR = 4, 6e7, 50_000
+# Images in focus that are held while pairs are compared, and reduced ones.
+HELD_VIEWS, REDUCED_VIEWS, REDUCED_PIXELS = 8, 192, 512**2
+# Cells of the mosaic, and bytes of a view's entry in the list of one.
+CELL, CELL_BYTES = 64, 16
 # Registration: what is loaded, float32 layers of a slice, what is kept of each slice, and its time.
 REGISTRATION_BYTES = 460 * 2**20
 REGISTERED_LAYERS, PYRAMID_BYTES = 7, 1.4 * 2**20
 REGISTERED_PIXELS_PER_S, SECONDS_OF_A_SLICE = 8e6, 1.0
-# Images in focus that are held while pairs are compared.
-HELD_VIEWS = 8
-CELL, CELL_BYTES = 64, 16
 
 
 @dataclass(frozen=True)
@@ -255,35 +256,41 @@ def calibrate_files(cfg: Calibrate) -> tuple[Path, ...]:
 
 
 def estimate_calibrate(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:
-    """One view of the flat target at a time; afterwards the images in focus of a few of them."""
+    """One view of the flat target at a time; afterwards the images in focus of a few of them, and all pairs."""
+    return _calibration(dataset, header, ("part", "gather"))
+
+
+def estimate_calibrate_job(dataset: TopographyDataset, header: TopographyHeader, job: JobKind) -> Estimate:
+    """A part has its share of the views; the gather places all of them."""
+    whole = _calibration(dataset, header, (job,))
+    return _of_parts(whole, dataset.calibrate.parts if job == "part" else 1)
+
+
+def _calibration(dataset: TopographyDataset, header: TopographyHeader, jobs: Sequence[JobKind]) -> Estimate:
     cfg = dataset.calibrate
-    origin = origin_of(
-        poses=cfg.poses is not None,
-        calibration=cfg.calibration is not None,
-        flat=header.flat_slices > 0,
-        n_views=header.n_views,
-    )
+    given = {"poses": cfg.poses is not None, "calibration": cfg.calibration is not None}
+    origin = origin_of(**given, flat=header.flat_slices > 0, n_views=header.n_views)
     pixels, n_views = math.prod(header.shape[3:]), header.n_views
     measured = header.flat_slices > 0 and origin != "another acquisition"
-    # cells of the mosaic that each view lies over, with its entry in their lists
-    lists = n_views * (math.prod(n / CELL + 1 for n in header.shape[3:])) * CELL_BYTES
-    disk, held, seconds = lists + 2**18, 0.0, 2.0
-    if measured:
+    held, disk, files, seconds = 0.0, 0.0, 0, 2.0
+    if "part" in jobs and measured:
         packed = 1.5 if header.pattern is not None else 1.0
         held = packed * header.flat_slices * pixels * header.itemsize + FOCUSED_BYTES * pixels
         seconds += n_views * pixels * header.flat_slices / FOCUSED_PIXELS_PER_S
         if n_views > 1:
-            disk += 2 * n_views * pixels
+            disk, files = 2.0 * n_views * pixels, n_views
+    if "gather" in jobs:
+        # cells of the mosaic that each view lies over, with its entry in their lists
+        disk += n_views * math.prod(n / CELL + 1 for n in header.shape[3:]) * CELL_BYTES + 2**18
+        files += 90
+        if measured and n_views > 1:
             pairs = PAIRS_OF_A_VIEW * n_views
-            seconds += pairs * (cfg.rounds if origin == "flat target" else 1) * SECONDS_OF_A_PAIR
-            held = max(held, HELD_VIEWS * 4 * pixels + pairs * BYTES_OF_A_PAIR)
-    return Estimate(CALIBRATION_BYTES + int(held), 0, seconds, int(disk), 60 + n_views * measured, f"from: {origin}")
-
-
-def estimate_calibrate_job(dataset: TopographyDataset, header: TopographyHeader, job: JobKind) -> Estimate:
-    """A part has its share of the views."""
-    whole = estimate_calibrate(dataset, header)
-    return _of_parts(whole, dataset.calibrate.parts if job == "part" else 1)
+            reduced = 4 * min(n_views, REDUCED_VIEWS) * min(pixels, REDUCED_PIXELS)
+            held = max(held, HELD_VIEWS * 4 * pixels + reduced + pairs * BYTES_OF_A_PAIR)
+            rounds = cfg.rounds if origin == "flat target" else 1
+            seconds += pairs * rounds * (0.02 + pixels / PAIRED_PIXELS_PER_S)
+    base = CALIBRATION_BYTES if measured else UNMEASURED_BYTES
+    return Estimate(base + int(held), 0, seconds, int(disk), files, f"from: {origin}")
 
 
 def _of_parts(whole: Estimate, parts: int) -> Estimate:
