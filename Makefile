@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lock envs clean
+.PHONY: help setup demo test lint bench-topography lock envs clean
 
 # Python that the virtual environment is made with, 3.11 or newer: make setup PYTHON=python3.12
 PYTHON ?= python3
@@ -18,7 +18,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help: ## list what can be made
 	@echo 'make TARGET, with TARGET one of'
-	sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 12
+	sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 20
 
 # Done again only when the lock, the package's metadata, the Python or the place of the checkout changed.
 setup: ## make .venv with exactly what requirements.lock pins, and the package itself, editable
@@ -72,6 +72,9 @@ lint: setup ## ruff, mypy, snakefmt and snakemake --lint
 	snakefmt --check Snakefile workflow 2> /dev/null || snakefmt --check --diff Snakefile workflow
 	echo 'lint: snakemake --lint'
 	snakemake --lint > build/lint.log 2>&1 || { cat build/lint.log; exit 1; }
+
+bench-topography: setup ## heights of a simulated camera array of 64 views beside classical estimators, an hour on two cores
+	@python benchmarks/topography.py --results build/bench_topography --json build/bench_topography.json
 
 # The resolver is not part of the environment. It keeps the pins that are there; `make lock UPGRADE=--upgrade` does not.
 RESOLVE = build/lock/bin/uv pip compile --quiet --no-header --no-annotate --python-version 3.11.1

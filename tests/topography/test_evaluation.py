@@ -248,6 +248,22 @@ def test_fewer_pixels_are_measured_when_asked(mosaicked: Any, evaluation: Evalua
     assert sorted(set(columns["method"])) == ["argmax", "ours", "true_index"]
 
 
+def test_stage_up_and_stage_down_give_the_same_heights(
+    mosaicked: Any, build_topography: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # acceptance test H6: the stage visits the same positions in reverse, noise is another
+    down = build_topography(tmp_path_factory.mktemp("down") / "down", seed=10, stage_up=False)
+    assert mosaicked.store("raw").attrs["stage_up"] is not down.store("raw").attrs["stage_up"]
+    one, other = (np.asarray(made.store("mosaic").array()[...]) for made in (mosaicked, down))
+    calibration, candidates = read_calibration(mosaicked.store("calibration"))
+    whole = (slice(0, one.shape[1]), slice(0, one.shape[2]))
+    tile = Tile(whole, calibration, candidates, Truth(mosaicked.store("truth"), calibration))
+    good = np.isfinite(one[3]) & np.isfinite(other[3]) & tile.visible & tile.textured
+    assert good.mean() > 0.5
+    difference = (one[3] - other[3])[good]
+    assert math.sqrt(np.mean(difference**2)) <= 0.05 * 40.0
+
+
 def test_views_of_a_block_are_compact_and_central() -> None:
     present = np.ones(64, bool)
     assert view_scores.block_of_views((8, 8), present, (10, 10), 10**6) == list(range(64))

@@ -46,6 +46,16 @@ fit:
 decode: {{enabled: {decode}}}
 evaluate: {{codecs: [jpeg2000], rates: 1}}
 """
+# Eight views of 192 pixels, and what takes time left out.
+TINY_STACKS = """\
+pipeline: topography
+name: {name}
+inputs: {{instrument: {{preset: XS}}}}
+ingest: {{chunk_px: 32}}
+train: {{method: focus}}
+infer: {{parts: {parts}}}
+evaluate: {{estimators: []}}
+"""
 COMPRESSION = ("ingest", "gate", "fit", "decode", "evaluate", "report")
 
 

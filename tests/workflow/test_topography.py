@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,10 @@ name: simulated
 inputs: {instrument: {preset: XS}}
 synth: {parts: 1}
 ingest: {chunk_px: 32, parts: 1}
+train: {steps: 8, patch_px: 48}
+infer: {parts: 1}
+mosaic: {tile: 256, parts: 1}
+evaluate: {estimators: [centroid]}
 """
 PICTURES = """\
 pipeline: topography
@@ -46,15 +52,24 @@ def runs(dataset: str, *stages: str) -> set[Job]:
     return {Job(f"topography_{stage}", dataset) for stage in stages}
 
 
+# In the order in which they run; the mesh depends on the mosaic alone.
+ALL = ("synth", "ingest", "calibrate", "train", "infer", "mosaic", "mesh", "evaluate", "report")
+OF_PICTURES = ("ingest", "register", *ALL[2:])
+
+
+def chain(dataset: str, first: str) -> set[Job]:
+    """The jobs from one stage to the end, in one part, without those that write configs."""
+    stages = OF_PICTURES if dataset == "pictures" else ALL
+    return runs(dataset, *stages[stages.index(first) :])
+
+
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A simulated instrument and a stack of pictures, run to the end; not to be changed."""
     datasets = {"simulated": SIMULATED, "pictures": PICTURES}
     checkout = Checkout.make(tmp_path_factory.mktemp("topography") / "repository", datasets)
     write_pictures(checkout.root)
-    everything = changed("simulated", "synth", "ingest") | changed("pictures", "ingest")
-    assert everything <= checkout.planned()
-    assert not {job for job in checkout.planned() if job.rule == "topography_synth" and job.dataset == "pictures"}
+    assert checkout.planned() == changed("simulated", *ALL) | changed("pictures", *OF_PICTURES)
     checkout.snakemake()
     return checkout
 
@@ -67,16 +82,59 @@ def topography(finished_once: Checkout, tmp_path: Path) -> Checkout:
 
 def test_finished_run_plans_nothing(topography: Checkout) -> None:
     assert topography.planned() == set()
-    for store in ("simulated/sample", "simulated/target", "simulated/truth", "simulated/raw", "pictures/raw"):
-        assert topography.attributes(store)["complete"]
+    for store in ("sample", "target", "truth", "raw", "calibration", "training", "views", "mosaic", "evaluation"):
+        assert topography.attributes(f"simulated/{store}")["complete"]
+    for store in ("raw", "registered", "calibration", "views", "mosaic"):
+        assert topography.attributes(f"pictures/{store}")["complete"]
+
+
+def test_run_ends_with_pages_and_headline_numbers(topography: Checkout) -> None:
+    for dataset in ("simulated", "pictures"):
+        assert topography.result(f"{dataset}/report.html").stat().st_size > 10_000
+    output = topography.snakemake("--forcerun", "topography_report")
+    assert "height error, RMSE: " in output
+    assert f"report: {topography.result('simulated/report.html')}" in output
+    metrics = json.loads(topography.result("simulated/metrics.json").read_text())
+    # far below what the sharpest slice alone would give, 0.29
+    assert metrics["height_rmse_dz"]["value"] < 0.1
+    assert metrics["coverage"]["value"] > 99.9
 
 
 def test_key_of_a_stage_runs_what_depends_on_it(topography: Checkout) -> None:
     topography.edit("config/datasets/simulated.yaml", "chunk_px: 32", "chunk_px: 64")
-    assert changed("simulated", "ingest") <= topography.planned()
-    assert Job("topography_synth", "simulated") not in topography.planned()
+    assert topography.planned() == configs("simulated", "ingest", pipeline="topography") | chain("simulated", "ingest")
     topography.edit("config/datasets/simulated.yaml", "preset: XS", "preset: XS, snr: 30")
-    assert changed("simulated", "synth", "ingest") <= topography.planned()
+    both = configs("simulated", "synth", "ingest", pipeline="topography")
+    assert topography.planned() == both | chain("simulated", "synth")
+
+
+@pytest.mark.parametrize(
+    ("stage", "old", "new", "first"),
+    [
+        ("train", "steps: 8", "steps: 9", {"train", "infer", "mosaic", "mesh", "evaluate", "report"}),
+        ("mosaic", "tile: 256", "tile: 192", {"mosaic", "mesh", "evaluate", "report"}),
+        ("evaluate", "estimators: [centroid]", "estimators: [argmax]", {"evaluate", "report"}),
+        ("report", "evaluate: {", "report: {picture_px: 200}\nevaluate: {", {"report"}),
+    ],
+)
+def test_key_of_a_later_stage_leaves_the_earlier_ones(
+    topography: Checkout, stage: str, old: str, new: str, first: set[str]
+) -> None:
+    topography.edit("config/datasets/simulated.yaml", old, new)
+    assert topography.planned() == configs("simulated", stage, pipeline="topography") | runs("simulated", *first)
+
+
+def test_code_of_the_report_runs_reports_only(topography: Checkout) -> None:
+    topography.edit("src/gigascope/report/topography_plots.py", "MOST_ARROWS = 250", "MOST_ARROWS = 240")
+    expected = set[Job]()
+    for dataset in ("simulated", "pictures"):
+        expected |= changed(dataset, "report")
+    assert topography.planned() == expected
+
+
+def test_lost_mosaic_is_made_again(topography: Checkout) -> None:
+    shutil.rmtree(topography.result("simulated/mosaic.zarr"))
+    assert topography.planned() == runs("simulated", "mosaic", "mesh", "evaluate", "report")
 
 
 def test_changed_picture_is_read_again_and_a_touched_one_is_not(topography: Checkout) -> None:
@@ -84,8 +142,7 @@ def test_changed_picture_is_read_again_and_a_touched_one_is_not(topography: Chec
         path.touch()
     assert topography.planned() == set()
     write_pictures(topography.root, seed=1)
-    assert changed("pictures", "ingest") <= topography.planned()
-    assert not {job for job in topography.planned() if job.dataset == "simulated"}
+    assert topography.planned() == configs("pictures", "ingest", pipeline="topography") | chain("pictures", "ingest")
 
 
 def test_code_of_the_instrument_is_not_that_of_ingest(topography: Checkout) -> None:
