@@ -112,7 +112,6 @@ def test_key_of_a_stage_runs_what_depends_on_it(topography: Checkout) -> None:
     ("stage", "old", "new", "first"),
     [
         ("train", "steps: 8", "steps: 9", {"train", "infer", "mosaic", "mesh", "evaluate", "report"}),
-        ("mosaic", "tile: 256", "tile: 192", {"mosaic", "mesh", "evaluate", "report"}),
         ("evaluate", "estimators: [centroid]", "estimators: [argmax]", {"evaluate", "report"}),
         ("report", "evaluate: {", "report: {picture_px: 200}\nevaluate: {", {"report"}),
     ],

@@ -11,7 +11,6 @@ from gigascope.topography.calibration.compare import reprojection_errors
 from gigascope.topography.calibration.result import Calibration
 from gigascope.topography.evaluation.stacks import Stacks
 from gigascope.topography.evaluation.truth import Truth
-from gigascope.topography.synth import SHADE
 
 # Pixels between those at which the plane of focus is compared.
 DATUM_STEP = 4
@@ -79,7 +78,7 @@ def datum_error(calibration: Calibration, truth: Truth, stacks: Stacks, views: S
 
 def shading_left(calibration: Calibration, truth: Truth) -> float:
     """Relative rms over all cameras' fields of what is left of their light after correction."""
-    shade = np.asarray(truth.store.member(SHADE)[...], np.float64)
+    shade = np.asarray(truth.store.member("shade")[...], np.float64)
     instrument = calibration.instrument
     last = np.array(instrument.size) - 1
     at = [np.linspace(0, n, shade.shape[2]).round().astype(int) for n in last]

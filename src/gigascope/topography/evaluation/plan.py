@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from gigascope.config.dataset import TopographyDataset
     from gigascope.topography.plan import TopographyHeader
 
-# Measured with `gigascope run`; the peak is in its last line, and in `gigascope info`. Python with torch, the compiled
-# sharpness and SciPy; what a tile of the mosaic holds; float64 maps of a view; values of a stack beside its own.
-START_BYTES = 330 * 2**20
-TILE_BYTES = 60 * 2**20
-MAP_BYTES = 8 * 25
-STACK_BYTES = 4 * 3
+# Measured with `gigascope run`; the peak is in its last line, and in `gigascope info`. Python with torch, SciPy and a
+# tile of the mosaic; with a truth the compiled sharpness, distributions of errors and more of a tile.
+START_BYTES, TRUTH_BYTES = 350 * 2**20, 150 * 2**20
+# Of a pixel of a view: float32 maps of picture and gradients; with a truth float64 maps, and of a value of the stack
+# beside it: as a number, its sharpness, what the estimators make of it.
+MAP_BYTES, TRUTH_MAP_BYTES, STACK_BYTES = 30, 8 * 25, 4 * 3
 # Of the sums over views: three float32 of each method.
 SUM_BYTES = 12
 PIXELS_PER_S, VIEW_PIXELS_PER_S = 1.5e5, 2.5e5
@@ -28,9 +28,11 @@ def estimate_evaluate(dataset: TopographyDataset, header: TopographyHeader) -> E
     view, n_views = height * width, header.n_views
     measured = min(n_views, max(1, cfg.max_view_pixels // view)) * view
     truth = dataset.inputs.instrument is not None
-    held = view * (n_z * (header.itemsize + (STACK_BYTES if truth else 8)) + MAP_BYTES)
-    held += SUM_BYTES * (len(cfg.estimators) + 1) * measured // 2 if truth else 0
+    held = START_BYTES + view * (n_z * header.itemsize + MAP_BYTES)
+    if truth:
+        held += TRUTH_BYTES + view * (n_z * STACK_BYTES + TRUTH_MAP_BYTES)
+        held += SUM_BYTES * (len(cfg.estimators) + 1) * measured // 3
     # with usual overlaps a mosaic has a third to a fifth of the pixels of its views
     mosaic = min(cfg.max_pixels, math.prod(header.mosaic_shape) or n_views * view)
     seconds = 10 + (measured / VIEW_PIXELS_PER_S + mosaic / PIXELS_PER_S if truth else (measured + mosaic) / 1e6)
-    return Estimate(START_BYTES + TILE_BYTES + held, 0, seconds, 5 * 10**6, 16, "tables")
+    return Estimate(held, 0, seconds, 5 * 10**6, 16, "tables")
