@@ -58,6 +58,7 @@ class Learning:
 
     Attributes
     ----------
+    processes : that share a step
     training : of the network, once :meth:`updates` has begun
     pictures : of the same patches before the first step, half way and after the last
     stats : what loading cost, of all processes together
@@ -79,7 +80,8 @@ class Learning:
         self.pictures: list[Picture] = []
         self.stats = LoaderStats(budget_bytes=course.loading.budget_bytes)
         self.trial: Trial | None = None
-        self._calibration, self._device, self._processes, self._live = calibration, device, processes, live
+        self.processes = processes
+        self._calibration, self._device, self._live = calibration, device, live
         self._complete = _Complete(acquisition, course, device)
         self._resumed: dict[str, Any] | None = None
 
@@ -105,8 +107,8 @@ class Learning:
         others = (self.acquisition.stacks.path, self._calibration, self.course, self._resumed)
         steps = self.course.schedule.steps
         with ExitStack() as stack:
-            stack.enter_context(crew(self._processes, self._device, _take_part, *others))
-            mine = _Share(self.acquisition, self.course, self._complete, self._device, 0, self._processes)
+            stack.enter_context(crew(self.processes, self._device, _take_part, *others))
+            mine = _Share(self.acquisition, self.course, self._complete, self._device, 0, self.processes)
             share = stack.enter_context(mine)
             self.training = training = share.training(self._resumed)
             live = None if self._live is None else LiveLosses(self._live, training.curves)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gigascope.config.topography_network import Train
 from gigascope.runtime.resources import Estimate
+from gigascope.topography.inference.plan import NETWORK_BYTES, NETWORK_SLICE_BYTES
 
 if TYPE_CHECKING:
     from gigascope.config.dataset import TopographyDataset
@@ -17,8 +18,17 @@ if TYPE_CHECKING:
 # Patches of the presets: a third of the patch is a chunk.
 MOST_PATCH, CHUNKS = 576, 3
 # Steps for every place of the mosaic that is as large as half a patch.
-STEPS_PER_PLACE = 10
+STEPS_PER_PLACE = 4
 LEAST_STEPS, MOST_STEPS = 300, 2000
+# Peaks of `gigascope run` on presets XS and S with patches of 32 to 288 pixels. Python with torch, numba, zarr and what
+# trains; without what trains.
+TRAIN_BYTES, LIGHT_BYTES = 570 * 2**20, 300 * 2**20
+# For each pixel of the crops of a step: in mode recommended, in mode parity and there for each slice more, and of the
+# patches that the network is judged by.
+STEP_BYTES, PARITY_BYTES, PARITY_SLICE_BYTES, JUDGED_BYTES = 1100, 1100, 60, 500
+# For each pixel of a view, what is kept of its evidence, see `training.view_evidence`.
+EVIDENCE_BYTES = 2 * 24 + 4 * 4
+TILE = 1024
 
 
 def patch_of(cfg: Train, size: tuple[int, int], chunk: int) -> int:
@@ -83,5 +93,32 @@ def course_of(cfg: Train, shapes: Shapes, seed: int) -> Course:
 
 
 def estimate_train(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:
-    """Crops read ahead, evidence of the views, and what a step holds."""
-    return Estimate(2**30, 2**30, 60, 10**6, 40, "a network")
+    """In each process evidence of the views, crops read ahead, and what a step holds of its crops."""
+    cfg, n_z, size = dataset.train, header.shape[2], header.shape[3:]
+    if cfg.method == "focus" or (header.n_views == 1 and cfg.mode == "recommended"):
+        return Estimate(LIGHT_BYTES, 0, 5, 10**4, 8, "no network")
+    patch, processes = patch_of(cfg, size, dataset.ingest.chunk_px), processes_of(cfg, 1)
+    steps = steps_of(cfg, _mosaic(header), patch)
+    positions = -(-cfg.positions // processes)
+    crops = positions * min(cfg.max_views, header.n_views) * patch * patch
+    view = EVIDENCE_BYTES * math.prod(size)
+    views = header.n_views * view
+    whole = views if views <= 1e6 * cfg.evidence_mb else 0
+    ahead = min(1e6 * cfg.prefetch_mb, 6 * crops * n_z * header.itemsize)
+    if cfg.mode == "parity":
+        few = min(whole, positions * cfg.max_views * view)
+        step = max((PARITY_BYTES + PARITY_SLICE_BYTES * n_z) * crops + few, whole + JUDGED_BYTES * crops)
+    else:
+        step = STEP_BYTES * crops + whole
+    tile = min(TILE**2, math.prod(size)) if whole else 0
+    held = step + ahead + (NETWORK_BYTES + NETWORK_SLICE_BYTES * n_z) * tile
+    seconds = 10 + steps * crops * processes * (1e-6 if cfg.mode == "recommended" else 4e-6)
+    seconds += 1e-7 * n_z * (whole / EVIDENCE_BYTES if whole else steps * crops * processes)
+    what = f"a network, {steps} steps of {cfg.positions} places"
+    return Estimate(int(processes * (TRAIN_BYTES + held)), int(held), seconds, 4 * 10**6, 44, what)
+
+
+def _mosaic(header: TopographyHeader) -> tuple[int, int]:
+    """(rows, columns), as simulated; of files, whose views may overlap by half, a guess."""
+    rows, cols = header.mosaic_shape
+    return (rows, cols) if rows else (header.shape[0] * header.shape[3] // 2, header.shape[1] * header.shape[4] // 2)

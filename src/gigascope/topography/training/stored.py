@@ -141,6 +141,7 @@ def _facts(learning: Learning, trial: Trial) -> dict[str, Any]:
         "steps": course.schedule.steps,
         "patch_px": course.loading.patch,
         "positions": course.positions,
+        "processes": learning.processes,
         "architecture": course.architecture.to_dict(),
         "n_parameters": learning.n_parameters,
         "first_loss": curves[0]["loss"],

@@ -45,7 +45,12 @@ class ViewEvidence:
     ) -> None:  # fmt: skip
         self.whole = evidence_bytes(n_views, size) <= budget_bytes
         self._stacks, self._grid, self._device = stacks, grid, device
-        self._views: dict[int, Evidence] = {}
+        self._slots: dict[int, int] = {}
+        # one block for all views: each in a block of its own would leave holes between them as large as they are
+        whole = (n_views, *size) if self.whole else (0, 0, 0)
+        channels = torch.empty((whole[0], CHANNELS, *whole[1:]), dtype=torch.float16, device=device)
+        kept = [torch.empty(whole, dtype=torch.float32, device=device) for _ in range(4)]
+        self._kept = Evidence(kept[0], kept[1], channels, kept[2], kept[3])
 
     def add_to(self, batch: Batch, crops: Crops) -> Batch:
         """The batch with its evidence."""
@@ -54,14 +59,17 @@ class ViewEvidence:
         side = batch.stacks.shape[-1]
         parts: list[tuple[Tensor, ...]] = []
         for view, (row, col) in zip(crops.view.tolist(), crops.corner.tolist()):
-            cut = (..., slice(row, row + side), slice(col, col + side))
-            parts.append(tuple(part[0][cut].float() for part in self._view(view)))
+            cut = (self._slot(view), ..., slice(row, row + side), slice(col, col + side))
+            parts.append(tuple(part[cut].float() for part in self._kept))
         return replace(batch, evidence=Evidence(*map(torch.stack, zip(*parts))))
 
-    def _view(self, view: int) -> Evidence:
-        if view not in self._views:
-            row, col = divmod(view, self._grid[1])
-            stack = read_green(self._stacks, (row, col))
+    def _slot(self, view: int) -> int:
+        """Place of a view in the block, where its evidence is found when it is first asked for."""
+        if view not in self._slots:
+            stack = read_green(self._stacks, divmod(view, self._grid[1]))
             found = evidence_in_tiles(lambda *part: stack.green(*part).to(self._device), stack.size, TILE)
-            self._views[view] = replace(found, channels=found.channels.half())
-        return self._views[view]
+            slot = len(self._slots)
+            for to, part in zip(self._kept, found):
+                to[slot] = part[0]
+            self._slots[view] = slot
+        return self._slots[view]
