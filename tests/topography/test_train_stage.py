@@ -226,7 +226,7 @@ def test_settings_follow_from_sizes() -> None:
     dataset = load_dataset_of({})
     sizes = {
         "XS": (Shapes((192, 192), 9, 32, (280, 440)), 96, 300),
-        "S": (Shapes((384, 384), 17, 64, (1600, 1600)), 192, 1389),
+        "S": (Shapes((384, 384), 17, 64, (1600, 1600)), 192, 556),
         "XL": (Shapes((3072, 3072), 65, 192, (67000, 99000)), 576, 2000),
         "chunk wider than the view": (Shapes((101, 140), 9, 192, (101, 140)), 100, 300),
     }
