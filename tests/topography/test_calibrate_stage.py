@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,9 @@ def test_one_camera_takes_height_0_from_its_flat_target(tiny: Path, flat: Path, 
     run(config, tmp_path, "calibrate")
     store, found = calibrated(tmp_path)
     assert store.attrs["datum_known"] is True
+    assert any(
+        "positions count from 0 in the stacks of the sample and of the flat" in w for w in store.provenance["warnings"]
+    )
     # positions count from 0 here, and jitter on the stage
     expected = calibrated(flat)[1].focus_mm(0) - whole.member("flat_z_stage_mm")[0, 0, 0]
     np.testing.assert_allclose(found.focus_mm(0), expected, atol=0.1 * dz[1])
@@ -358,19 +362,33 @@ def test_several_views_and_nothing_that_places_them_are_refused(
 # flat targets that cannot be used
 
 
-def with_target(tiny: Path, folder: Path, edit: Callable[[NDArray], NDArray]) -> Path:
-    """Results folder whose flat target was changed view by view, up to the raw store; edit(images of all views)."""
+def with_target(tiny: Path, folder: Path, edit: Callable[[NDArray], NDArray], slices: slice = slice(None)) -> Path:
+    """Results folder whose flat target was changed, up to the raw store; edit(images of all views, in some slices)."""
     old = open_store(tiny / "target.zarr")
-    capture = open_stored(old)
+    capture, images = open_stored(old), edit(np.asarray(old.member(IMAGES)[...]))[:, :, slices]
     store = create_store(folder / "target.zarr")
     facts = {name: value for name, value in old.attrs.items() if name not in ("pattern", "colours")}
-    create_capture(store, capture, facts, np.asarray(old.member("xy_mm")[...]))
-    store.group[IMAGES][...] = edit(np.asarray(old.member(IMAGES)[...]))
+    some = replace(capture, shape=images.shape, z_stage_mm=capture.z_stage_mm[:, :, slices])
+    create_capture(store, some, facts, np.asarray(old.member("xy_mm")[...]))
+    store.group[IMAGES][...] = images
     finish(store, {})
     shutil.copytree(tiny / "sample.zarr", folder / "sample.zarr")
     config = write_dataset(folder, TINY)
     run(config, folder, "ingest")
     return config
+
+
+def test_target_taken_in_focus_gives_poses(tiny: Path, tmp_path: Path, instrument: Instrument) -> None:
+    run(with_target(tiny, tmp_path, lambda images: images, slice(4, 5)), tmp_path, "calibrate")
+    _, found = calibrated(tmp_path)
+    # cameras are 10 um off focus, as in the test of the science
+    assert np.median(reprojection_errors(found.poses, instrument.truth.poses)) <= 0.6
+    assert (found.focus_plane[:, 1:] == 0).all()
+
+
+def test_target_of_two_slices_is_refused(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = with_target(tiny, tmp_path, lambda images: images, slice(3, 5))
+    assert "the flat target has two slices" in refused(config, tmp_path, tmp_path, capsys)
 
 
 def darkened(images: NDArray) -> NDArray:
@@ -428,8 +446,6 @@ def test_unknown_distances_are_asked_for(tiny: Path) -> None:
 
 
 def test_doubts_are_said(tiny: Path, flat: Path) -> None:
-    from dataclasses import replace
-
     _, found = calibrated(flat)
     acquired = Acquired(open_store(tiny / "raw.zarr"))
     assert doubts(found, acquired) == []

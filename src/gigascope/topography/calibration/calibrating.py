@@ -254,6 +254,11 @@ def doubts(calibration: Calibration, acquired: Acquired) -> list[str]:
                 f"the surfaces of focus of the flat target are known to {found['focus_error_mm'] / step:.2f} of its "
                 "steps only: heights of neighbouring views may differ by as much."
             )
+    if acquired.has_flat and not acquired.z_mm[:, 0].any() and not acquired.flat_z_mm[:, 0].any():
+        lines.append(
+            "stage positions count from 0 in the stacks of the sample and of the flat target alike: height 0 is the "
+            "target's plane only if both began at the same position of the stage. Differences of heights are right."
+        )
     there = np.flatnonzero(calibration.present)
     z, centre = acquired.z_mm[there], calibration.focus_plane[there, 0]
     beyond = np.maximum(z.min(axis=1) - centre, centre - z.max(axis=1))
