@@ -220,6 +220,7 @@ def use(result: TopographyResult) -> Html:
         "mosaic.zarr is OME-Zarr 0.5 with the channels ",
         join([tag("code", name) for name in names], ", "),
         ": napari, Neuroglancer and ome-zarr read it as it is. ",
-        "BigTIFF files and a mesh (.ply) lie beside it where they were asked for.",
+        "mosaic.ply is the surface with its colours, for MeshLab and Blender; tiff.enabled: true adds "
+        "mosaic_colour.ome.tif and mosaic_height.ome.tif, of any size.",
     )
     return join([text, commands(lines), paragraph("In Python:"), commands(snippet)])
