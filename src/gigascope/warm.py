@@ -1,6 +1,7 @@
 """Compile ahead of time what numba compiles: ``python -m gigascope.warm`` fills its cache, as `make setup` does.
 
-Kernels by calling each; the loops around the compressed file by compressing a few voxels, without loss and with.
+Kernels by calling each; the loops around the compressed file by compressing a few voxels, without loss and with; those
+of the simulated instrument by looking through it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from gigascope.compress import compress, decompress
 from gigascope.compression.bench_volume import bench_volume
 from gigascope.kernels import warm as kernels
+from gigascope.topography import warm as topography
 
 
 def warm() -> None:
@@ -23,6 +25,7 @@ def warm() -> None:
     for bound in (None, 0):
         data = compress(volume, device="cpu", gate={"mode": "intensity"}, max_error=bound, **options)
         decompress(data, device="cpu")
+    topography.warm()
 
 
 if __name__ == "__main__":
