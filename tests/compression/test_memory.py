@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ SHAPE = (128, 256, 256)
 TIMES = 4
 # Small, so that either volume has several shards: they end at 128 MiB, which would take half a gigabyte to reach.
 SHARD = 8 * 2**20
+# What glibc keeps of what was freed, up to 200 MiB, depends on which thread ran when: let it keep nothing.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 # A process of its own for each stage; its peak is asked for at its very end, after the record in the store is written.
 MEASURED = """
 import atexit, sys
@@ -55,10 +57,10 @@ main(sys.argv[1:])
 """
 
 
-def peak_of(config: Path, folder: Path, stage: str, environment: Mapping[str, str] | None = None) -> int:
+def peak_of(config: Path, folder: Path, stage: str) -> int:
     """Bytes that a stage holds at most, from its inputs in a folder."""
     words = [sys.executable, "-c", MEASURED, str(SHARD), *arguments(config, folder, stage, folder)]
-    run = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | (environment or {}))
+    run = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | ALLOCATOR)
     peak = int(run.stdout.split("peak")[1])
     print(f"{folder.name} {stage}: {peak / 2**20:.0f} MiB")
     return peak
@@ -143,7 +145,6 @@ def test_decoding_a_larger_volume_takes_hardly_more(
         folder = tmp_path / str(depth)
         config = write_dataset(folder, tiny)
         write_file(folder / "gaussians.gmix", rng, 3000, (depth, *SHAPE[1:]), ("z", "y", "x"))
-        # What glibc keeps of what was freed, up to 200 MiB, depends on which thread ran when: let it keep nothing.
-        peaks[depth] = peak_of(config, folder, "decode", {"MALLOC_MMAP_THRESHOLD_": str(2**20)})
+        peaks[depth] = peak_of(config, folder, "decode")
     # half of what the added voxels take as integers
     assert peaks[1536] - peaks[256] < 1280 * math.prod(SHAPE[1:])

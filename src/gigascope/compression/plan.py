@@ -32,7 +32,7 @@ LEFT_BYTES, MOST_LEFT = 8.4, 80 * 2**20
 FIT_GPU_BYTES = 163
 # Beside two shards of a decoded volume: pieces of it in float32, at most four times the volume. The same volumes, and
 # 105 million voxels.
-DECODE_BYTES = 110 * 2**20
+DECODE_BYTES = 90 * 2**20
 # The codecs loaded too; bytes per voxel that they are run on, and per voxel that is measured, as far as it is held at
 # once. Peaks on 0.1, 1.6, 12.8 and 115 million voxels, with all codecs, one and none.
 EVALUATE_BYTES = 600 * 2**20
