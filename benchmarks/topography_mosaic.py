@@ -110,7 +110,9 @@ def peer(views: Views, start: tuple[int, int], shape: tuple[int, int], order: in
         w = np.where(
             edge >= 0, np.clip((edge + 0.5) / 128, 0, 1) ** 2 * (0.01 + sample(views.confidence[row, col], 1)), 0
         )
-        h = sample(views.height(int(view), slice(0, size[0]), slice(0, size[1])).astype(np.float32), 1)
+        heights = np.empty(size, np.float32)
+        views.fill_heights(int(view), slice(0, size[0]), slice(0, size[1]), heights)
+        h = sample(heights, 1)
         weight += w
         total[3] += w * h
         for c in range(3):

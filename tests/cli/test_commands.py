@@ -49,7 +49,9 @@ def test_help_does_not_import_torch() -> None:
 CHAINS = {
     "tomography": ["ingest", "prealign", "reconstruct", "halves", "evaluate", "report"],
     "compression": ["ingest", "gate", "fit", "decode", "evaluate", "report"],
-    "topography": ["synth", "ingest", "register", "calibrate", "train", "infer", "mosaic", "tiff", "mesh"],
+    "topography": [
+        *("synth", "ingest", "register", "calibrate", "train", "infer", "mosaic", "tiff", "mesh", "evaluate", "report")
+    ],
 }
 
 

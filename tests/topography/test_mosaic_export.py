@@ -18,8 +18,8 @@ from gigascope.runtime.run import run_stage
 from gigascope.store.commit import finish
 from gigascope.store.create import create_image, create_store
 from gigascope.store.open import StoreReader, open_store
-from gigascope.topography.mosaic.layout import channel_names, channels, mosaic_plan
-from gigascope.topography.mosaic.mesh import choose_level, comments_of, surface_of, triangles, write_ply
+from gigascope.topography.mosaic.layout import channel_names, channels, choose_level, mosaic_plan
+from gigascope.topography.mosaic.mesh import comments_of, surface_of, triangles, write_ply
 from gigascope.topography.mosaic.tiff import write_picture
 
 PIXEL_UM = 1.3

@@ -351,7 +351,10 @@ class Mesh(Section):
 
     enabled: bool = Field(True, description="write it")
     vertices: int = Field(
-        500_000, ge=100, le=100_000_000, description="most vertices of the surface; 30 bytes each in the file"
+        500_000,
+        ge=100,
+        le=100_000_000,
+        description="most vertices of the surface; 41 bytes each in the file, with its triangles",
     )
 
 

@@ -21,6 +21,7 @@ from gigascope.topography.ingest import ROUNDS
 
 if TYPE_CHECKING:
     from gigascope.topography.capture.capture import FileCapture
+    from gigascope.topography.source import Acquisition
 
 # Measured with `gigascope run`; the peak is in its last line, and in `gigascope info`.
 # Python with zarr and Dask's threads loaded; with numba and the kernels that simulate too.
@@ -60,7 +61,7 @@ class TopographyHeader:
     dz_mm : step between slices
     sensor : (rows, cols) that are read, of which a part may be kept
     flat_slices : of the flat target; 0: there is none
-    mosaic_shape : (rows, cols) that a simulated instrument covers
+    mosaic_shape : (rows, cols) that the views cover, as far as camera grid and stage positions say; 0: they do not
     notes : what was chosen, and from where
     """
 
@@ -140,8 +141,29 @@ def read_header(dataset: TopographyDataset) -> TopographyHeader:
         _step(sample),
         opened.whole_sensor,
         0 if flat is None else flat.shape[2],
-        notes=(*sample.notes, *sample.warnings),
+        _expected_mosaic(opened),
+        (*sample.notes, *sample.warnings),
     )
+
+
+def _expected_mosaic(opened: Acquisition) -> tuple[int, int]:
+    """(rows, cols) of the mosaic, as camera grid and stage positions lead to expect; zeros where they are not known."""
+    from gigascope.topography.calibration.initial import stage_translations
+
+    sample, optics, grid = opened.sample, opened.optics, opened.sample.grid
+    size, cameras = sample.shape[3:], (len(grid.camera_rows), len(grid.camera_cols))
+    if sample.shape[:2] == (1, 1):
+        return size
+    pitch, moves = optics["camera_pitch_mm"], grid.scan != (1, 1)
+    known = optics["sensor_pitch_um"] is not None and optics["m_ref"] is not None
+    if not known or (cameras != (1, 1) and pitch is None) or (moves and sample.xy_mm is None):
+        return 0, 0
+    pixel_mm = optics["sensor_pitch_um"] / optics["m_ref"] / 1000.0
+    stage = sample.xy_mm if moves and sample.xy_mm is not None else np.zeros((1, 1, 2))
+    pitches, ids = (pitch or 0.0, pitch or 0.0), (grid.camera_rows, grid.camera_cols)
+    at = stage_translations(stage, cameras, pitches, pixel_mm, (grid.signs["y"], grid.signs["x"]), ids)
+    rows, cols = (int(n) for n in np.ceil(np.ptp(at, axis=0)) + size)
+    return rows, cols
 
 
 def _simulated(dataset: TopographyDataset) -> TopographyHeader:

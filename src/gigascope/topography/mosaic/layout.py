@@ -16,6 +16,12 @@ CHUNK = 256
 COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 MEASURES = ("height", "height_std", "weight", "n_views")
 _SHOWN = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
+# Side of the blocks that are read and blended at once, pixels: bounds what is held of the views, twice.
+BLOCK = 1024
+# Views that are read at the same time.
+READERS = 4
+# Radius of the low pass of `two_band` in standard deviations.
+TRUNCATE = 3.0
 # Side of a view over the feather where none is given: 128 pixels of 3072.
 FEATHER_SHARE = 24.0
 # What is done in the rounds of each way to refine: with all tiles, or (`solve`) in one go.
@@ -71,6 +77,16 @@ def feather_of(size: tuple[int, int]) -> float:
     return max(size) / FEATHER_SHARE
 
 
+def halo_of(band: float) -> int:
+    """Pixels around a block that its two bands depend on.
+
+    Parameters
+    ----------
+    band : standard deviation of the low pass, pixels
+    """
+    return math.ceil(TRUNCATE * band)
+
+
 def tile_facts(tile: NDArray[np.float32], n_colours: int) -> dict[str, int]:
     """What is worth knowing of a tile (channels, rows, cols): pixels, those that are seen, and views that count."""
     n_views = tile[n_colours + MEASURES.index("n_views")]
@@ -94,3 +110,9 @@ def sensor_white(highest: float, dtype: np.dtype) -> float:
     if dtype != np.uint16:
         return float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
     return float(next(2**bits - 1 for bits in _BITS if 2**bits > highest))
+
+
+def choose_level(shapes: Sequence[Sequence[int]], n_vertices: int) -> int:
+    """The coarsest of levels (finest first) that has as many pixels as there are to be vertices, or the finest."""
+    enough = [level for level, shape in enumerate(shapes) if math.prod(shape) >= n_vertices]
+    return enough[-1] if enough else 0

@@ -14,7 +14,7 @@ from scipy import ndimage
 from gigascope.errors import UserError
 from gigascope.store.open import StoreReader
 from gigascope.store.writers.whole_file import whole_file
-from gigascope.topography.mosaic.layout import COLOURS
+from gigascope.topography.mosaic.layout import COLOURS, choose_level
 
 F32 = NDArray[np.float32]
 _KINDS = ("scale", "translation")
@@ -63,12 +63,6 @@ def surface_of(mosaic: StoreReader, n_vertices: int) -> Surface:
     scale, first = (np.array(next(t[kind] for t in transforms if t["type"] == kind)[-2:]) for kind in _KINDS)
     colour = np.broadcast_to(values[:n_colours] * (255.0 / mosaic.attrs["white"]), (3, *values.shape[1:]))
     return triangles(values[names.index("height")], colour, first, scale, n_vertices)
-
-
-def choose_level(shapes: Sequence[Sequence[int]], n_vertices: int) -> int:
-    """The coarsest of levels (finest first) that has as many pixels as there are to be vertices, or the finest."""
-    enough = [level for level, shape in enumerate(shapes) if math.prod(shape) >= n_vertices]
-    return enough[-1] if enough else 0
 
 
 def triangles(

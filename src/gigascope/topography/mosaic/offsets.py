@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from gigascope.topography.calibration.field import normalised
 from gigascope.topography.geometry.poses import to_view
-from gigascope.topography.mosaic.tile import BLOCK, read_ahead
+from gigascope.topography.mosaic.layout import BLOCK
+from gigascope.topography.mosaic.tile import read_ahead
 from gigascope.topography.mosaic.views import N_OFFSETS, Crops, Views
 
 F64 = NDArray[np.float64]

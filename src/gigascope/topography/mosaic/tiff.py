@@ -24,8 +24,8 @@ Place = tuple[int, int, int]
 TILE = 512
 # Tiles that are read ahead of the one that is written.
 AHEAD = 8
-# Threads that compress; more of them hold more tiles.
-WORKERS = 2
+# Threads that compress, and bytes that they are handed at once.
+WORKERS, BUFFER = 2, 2**24
 
 
 def write_picture(path: Path, mosaic: StoreReader, picture: Picture, report: Report = lambda tiles: tiles) -> None:
@@ -66,6 +66,7 @@ def write_picture(path: Path, mosaic: StoreReader, picture: Picture, report: Rep
         "compression": "zlib",
         "predictor": 3 if dtype.kind == "f" else 2,
         "maxworkers": WORKERS,
+        "buffersize": BUFFER,
         **({"planarconfig": "contig"} if n == 3 else {}),
     }
     read = functools.partial(_read_tile, levels, chosen, dtype)

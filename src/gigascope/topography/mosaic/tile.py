@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,15 +14,12 @@ from scipy import ndimage
 
 from gigascope.kernels import ortho
 from gigascope.topography.geometry.packing import pack
+from gigascope.topography.mosaic.layout import BLOCK, READERS, halo_of
 from gigascope.topography.mosaic.splat import splat_block
-from gigascope.topography.mosaic.views import READERS, Crops, Views
+from gigascope.topography.mosaic.views import Crops, Views
 
 F32 = NDArray[np.float32]
 Mode = Literal["mean", "best", "two_band", "splat_uniform"]
-# Side of the blocks that are read and blended at once, pixels: bounds what is held of the views, twice.
-BLOCK = 1024
-# Radius of the low pass of `two_band` in standard deviations.
-TRUNCATE = 3.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Blending:
     @property
     def halo(self) -> int:
         """Pixels around a block that it depends on."""
-        return math.ceil(TRUNCATE * self.band) if self.mode == "two_band" else 0
+        return halo_of(self.band) if self.mode == "two_band" else 0
 
 
 def blend_tile(
@@ -138,7 +134,7 @@ def two_band(mean: F32, best: F32, sigma: float) -> F32:
 
 
 def _low_pass(values: F32, sigma: float) -> F32:
-    found: F32 = ndimage.gaussian_filter(values, sigma, mode="constant", radius=math.ceil(TRUNCATE * sigma))
+    found: F32 = ndimage.gaussian_filter(values, sigma, mode="constant", radius=halo_of(sigma))
     return found
 
 

@@ -18,8 +18,8 @@ from gigascope.topography.calibration.result import Calibration
 from gigascope.topography.geometry.candidates import Candidates, crop_of_tile, extent, views_of_tile
 
 F64 = NDArray[np.float64]
-# Views that are read at the same time.
-READERS = 4
+# Rows of a view whose heights are computed at once, in float64.
+BAND = 64
 # Pixels by which a view may reach beyond the mosaic: rounding of its border.
 OVERHANG_PX = 1.0
 # Terms of what is added to the heights of a view: 1, x, y, see :mod:`gigascope.topography.calibration.field`.
@@ -180,7 +180,7 @@ class Views:
             top, left = corners[number]
             here = (slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left))
             place = (*divmod(views[number], self.calibration.instrument.view_shape[1]), rows, cols)
-            heights[(number, *here)] = self.height(views[number], rows, cols)
+            self.fill_heights(views[number], rows, cols, heights[(number, *here)])
             confidence[(number, *here)] = self.confidence[place]
             colours[(number, *here)] = self.aif[place]
 
@@ -188,10 +188,16 @@ class Views:
         maps = (torch.from_numpy(a) for a in (heights, confidence, colours, corners))
         return Crops(np.array(views, np.int64), *maps)
 
-    def height(self, view: int, rows: slice, cols: slice) -> F64:
-        """(rows, cols) heights of a part of a view, NaN where it has no index."""
+    def fill_heights(self, view: int, rows: slice, cols: slice, out: NDArray[np.float32]) -> None:
+        """Put the heights of a part of a view into `out` (rows, cols), NaN where it has no index."""
+        index = self.index[(*divmod(view, self.calibration.instrument.view_shape[1]), rows, cols)]
+        for top in range(rows.start, rows.stop, BAND):
+            band = slice(top, min(top + BAND, rows.stop))
+            here = slice(band.start - rows.start, band.stop - rows.start)
+            out[here] = self._height(view, index[here], band, cols)
+
+    def _height(self, view: int, index: NDArray[np.float32], rows: slice, cols: slice) -> F64:
         found, size = self.calibration, self.calibration.instrument.size
-        index = self.index[(*divmod(view, found.instrument.view_shape[1]), rows, cols)]
         known = found.height_mm(view, index, self.z_mm[view], rows, cols) * self.per_mm
         if self.offsets is None:
             return known
