@@ -87,18 +87,23 @@ def test_training_leaves_network_losses_pictures_and_statistics(trained: Path) -
     assert (verdict.use == "focus") == bool(store.provenance["warnings"])
 
 
+def stopped(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The next training is asked to stop after a step; those after it are not."""
+    seen: list[int] = []
+
+    def out_of_time(self: Checkpoints) -> bool:
+        seen.append(1)
+        return len(seen) == step
+
+    monkeypatch.setattr(Checkpoints, "out_of_time", property(out_of_time))
+
+
 def test_stopped_training_goes_on_to_the_same_bits(
     posed: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R1 through the stage: SIGTERM is what sets `stop_requested`."""
-    config, stop_at = write_dataset(tmp_path, TINY, SHORT), chance().randrange(1, 7)
-    seen = list[int]()
-
-    def out_of_time(self: Checkpoints) -> bool:
-        seen.append(1)
-        return len(seen) == stop_at
-
-    monkeypatch.setattr(Checkpoints, "out_of_time", property(out_of_time))
+    config = write_dataset(tmp_path, TINY, SHORT)
+    stopped(monkeypatch, chance().randrange(1, 7))
     with pytest.raises(Checkpointed):
         run(config, tmp_path, "train", posed)
     live = list((tmp_path / "scratch").rglob("losses.tsv"))
@@ -134,9 +139,15 @@ def test_training_killed_and_started_again_is_the_same(posed: Path, trained: Pat
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(posed: Path, trained: Path, tmp_path: Path) -> None:
-    """R2 through the stage."""
+def test_two_processes_train_as_one(
+    posed: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R2 through the stage, stopped once and started again."""
     config = write_dataset(tmp_path, TINY, {"train": {**SHORT["train"], "processes": 2}})
+    stopped(monkeypatch, chance().randrange(1, 7))
+    with pytest.raises(Checkpointed):
+        run(config, tmp_path, "train", posed)
+    assert torch.distributed.is_initialized() is False
     run(config, tmp_path, "train", posed)
     mine, theirs = losses(tmp_path), losses(trained)
     assert mine.keys() == theirs.keys()

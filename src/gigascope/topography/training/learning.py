@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -104,7 +105,7 @@ class Learning:
 
     def updates(self) -> Iterator[Update]:
         """Go on to the end, and judge what came out."""
-        others = (self.acquisition.stacks.path, self._calibration, self.course, self._resumed)
+        others = (self.acquisition.stacks.path, self._calibration, self.course, _packed(self._resumed))
         steps = self.course.schedule.steps
         with ExitStack() as stack:
             stack.enter_context(crew(self.processes, self._device, _take_part, *others))
@@ -251,13 +252,23 @@ def _take_part(
     stacks: Path,
     calibration: Path,
     course: Course,
-    resumed: dict[str, Any] | None,
+    resumed: bytes | None,
 ) -> None:
     """All steps of another process."""
+    state = None if resumed is None else torch.load(io.BytesIO(resumed), map_location="cpu", weights_only=True)
     acquisition = Acquisition.open(stacks, calibration)
     with _Share(acquisition, course, _Complete(acquisition, course, device), device, rank, processes) as share:
-        for _ in share.training(resumed).updates():
+        for _ in share.training(state).updates():
             pass
+
+
+def _packed(state: dict[str, Any] | None) -> bytes | None:
+    """A state for another process: tensors would be shared with it, and both move the optimiser's in place."""
+    if state is None:
+        return None
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 def _loader(

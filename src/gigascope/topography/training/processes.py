@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,9 +35,9 @@ def crew(n: int, device: torch.device, work: Callable[..., None], *arguments: An
         return
     with tempfile.TemporaryDirectory(prefix="gigascope-training-") as folder:
         meeting = f"file://{Path(folder) / 'meeting'}"
-        failures = multiprocessing.get_context("spawn").SimpleQueue()
+        failure = Path(folder) / "failure.json"
         threads = max(1, torch.get_num_threads() // (1 if device.type == "cuda" else n))
-        own = (n, device.type, meeting, threads, failures, work, arguments)
+        own = (n, device.type, meeting, threads, failure, work, arguments)
         others = multiprocessing.spawn(_other, own, nprocs=n - 1, join=False, daemon=True)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
@@ -45,13 +46,12 @@ def crew(n: int, device: torch.device, work: Callable[..., None], *arguments: An
             yield
             while not others.join():
                 pass
-        except RuntimeError:
+        except (RuntimeError, multiprocessing.ProcessRaisedException):
             # what is said here is that a connection was lost; why, the other one knows
             for process in others.processes:
                 process.join(timeout=10)
-            if not failures.empty():
-                what, where, do = failures.get()
-                raise UserError(what, where=where, do=do) from None
+            if failure.exists():
+                raise UserError(**json.loads(failure.read_text(encoding="utf-8"))) from None
             raise
         finally:
             for process in others.processes:
@@ -66,7 +66,7 @@ def _join(rank: int, n: int, kind: str, meeting: str) -> None:
 
 
 def _other(
-    place: int, n: int, kind: str, meeting: str, threads: int, failures: Any, work: Callable[..., None], arguments: Any
+    place: int, n: int, kind: str, meeting: str, threads: int, failure: Path, work: Callable[..., None], arguments: Any
 ) -> None:
     # a scheduler asks all processes of a job to stop: the first one saves, and then ends this one
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -79,7 +79,8 @@ def _other(
     try:
         work(rank, n, device, *arguments)
     except UserError as error:
-        failures.put((error.what, error.where, error.do))
+        said = {"what": error.what, "where": error.where, "do": error.do}
+        failure.write_text(json.dumps(said), encoding="utf-8")
         raise
     finally:
         distributed.destroy_process_group()
