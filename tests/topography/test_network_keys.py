@@ -21,16 +21,16 @@ from gigascope.topography.training.plan import course_of
 from .chain import TINY, run, write_dataset
 from .stores import raw_store
 
-BASE: dict[str, Any] = {"train": {"steps": 3, "patch_px": 64}}
+BASE: dict[str, Any] = {"train": {"steps": 2, "patch_px": 48}}
 PARITY = {"train": {"mode": "parity", "levels": 2}}
 # Key, another value, and what both runs have beside it: the losses or the weights come out different.
 TRAIN: list[tuple[str, Any, dict[str, Any]]] = [
     ("method", "focus", {}),
     ("mode", "parity", {}),
-    ("steps", 4, {}),
+    ("steps", 3, {}),
     ("positions", 4, {}),
     ("max_views", 3, {}),
-    ("patch_px", 48, {}),
+    ("patch_px", 64, {}),
     ("crops", "free", {}),
     ("order", "uniform", {}),
     ("levels", 2, {}),
