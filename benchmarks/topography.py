@@ -9,7 +9,7 @@ stacks, averaged over the same views with the same calibration.
 height_rmse_dz, height_rmse_um      error of the heights on textured, unoccluded pixels away from steps, one offset
                                     removed; `single` in a metric's name: of single views
 all_in_focus_psnr_db                against the true picture, full scale of the sensor; `true slice` is what focus that
-                                    is known would give
+                                    is known would give, mixed of two slices or of the nearest one
 the acceptance tests that need no GPU are printed with their aims: A1 to A4, C1 to C3, H1, H5, H7, E1
 
 --quick: preset XS, a minute on two idle cores. With --results a finished run there is not repeated.
@@ -50,6 +50,7 @@ AIMS: dict[str, tuple[str, str, float]] = {
     "C3 shading left": ("shading_rms", "<=", 1.0),
 }
 METHODS = {"ours": "gigascope"}
+NO_PEERS = ("gigascope", "true slice, mixed of two", "true slice, nearest")
 # Metrics whose names say their unit otherwise than the evaluation does.
 RENAMED = {"height_rmse": "height_rmse_um", "height_p95": "height_p95_um", "all_in_focus_psnr": "all_in_focus_psnr_db"}
 Row = dict[str, Any]
@@ -153,10 +154,11 @@ def acceptance(case: str, metrics: Mapping[str, Any], rows: Sequence[Row], secon
         if value is not None:
             line(name, value, sign, aim)
     by = {(r["method"], r["metric"]): r["value"] for r in rows}
-    ours, true = by["gigascope", "all_in_focus_psnr_same_pixels_db"], by["true slice", "all_in_focus_psnr_db"]
+    ours = by["gigascope", "all_in_focus_psnr_same_pixels_db"]
+    true = max(v for (m, k), v in by.items() if k == "all_in_focus_psnr_db" and m.startswith("true slice"))
     line("A1 PSNR, over the true slice's", ours - true, ">=", -0.3)
     line("A1 PSNR, over a single view's", ours - by["gigascope", "all_in_focus_psnr_single_db"], ">=", 2.0)
-    best = min(v for (m, k), v in by.items() if k == "height_rmse_dz" and m not in ("gigascope", "true slice"))
+    best = min(v for (m, k), v in by.items() if k == "height_rmse_dz" and m not in NO_PEERS)
     line("H  height RMSE, over the best peer's", by["gigascope", "height_rmse_same_pixels_dz"] / best, "<=", 1.0)
     line("E1 minutes of the whole chain", seconds / 60, "<=", 3 if case == "XS" else 60)
 

@@ -48,7 +48,7 @@ TRAIN: list[tuple[str, Any, dict[str, Any]]] = [
 ]
 # What changes how the work is done, and nothing of the result.
 SAME = {"recompute": True, "prefetch_mb": 1.0, "processes": 1}
-INFER: list[tuple[str, Any]] = [("method", "focus"), ("colour", "nearest"), ("fill", False)]
+INFER: list[tuple[str, Any]] = [("method", "focus"), ("colour", "linear"), ("fill", False)]
 INFER_SAME = {"tile_px": 64, "parts": 3}
 
 

@@ -155,8 +155,11 @@ class Infer(Section):
         ),
     )
     colour: Literal["linear", "nearest"] = Field(
-        "linear",
-        description="`linear`: both slices around the one in focus, by their distance; `nearest`: the nearest one",
+        "nearest",
+        description=(
+            "picture in focus: `nearest`, each pixel from the slice nearest to its focus, which is sharpest; `linear`, "
+            "both slices around it, by their distance, which is smoother"
+        ),
     )
     fill: bool = Field(
         True, description="pixels whose focus is in doubt follow those around them; false: what was found there stays"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gigascope.errors import UserError
 from gigascope.topography.calibration.stored import read_calibration
 from gigascope.topography.evaluation import calibration_scores
-from gigascope.topography.evaluation.labels import ESTIMATORS, OURS, TRUE_INDEX, entries
+from gigascope.topography.evaluation.labels import ESTIMATORS, OURS, TRUE, entries
 from gigascope.topography.evaluation.mosaic_scores import Mosaic, MosaicScores, TruthScores
 from gigascope.topography.evaluation.stacks import Stacks
 from gigascope.topography.evaluation.tables import Scored, Table, about_median, all_tables, decile_rows
@@ -183,8 +183,8 @@ class Evaluation:
             "all_in_focus_psnr": colours[self._mosaic.focus],
             "all_in_focus_psnr_rgb": float(-10 * np.log10(square)) if square > 0 else math.inf,
             "all_in_focus_psnr_view": ours.picture.psnr(self._mosaic.white),
-            "true_index_psnr_view": views.single[TRUE_INDEX].picture.psnr(self._mosaic.white),
-            "true_index_psnr_mean": against.compared[TRUE_INDEX][1].psnr(self._mosaic.white),
+            "true_index_psnr_view": max(views.single[m].picture.psnr(self._mosaic.white) for m in TRUE),
+            "true_index_psnr_mean": max(against.compared[m][1].psnr(self._mosaic.white) for m in TRUE),
             "confidence_auc": views.confidence.auc,
             "lateral_error": float(np.median(against.lateral_px)) if against.lateral_px else math.nan,
             "coverage": 100.0 * against.coverage,

@@ -13,8 +13,15 @@ ESTIMATORS = {
     "log_parabola": "log-parabola",
     "centroid": "centroid of (S - min S)²",
 }
-TRUE_INDEX, OURS = "true_index", "ours"
-METHODS = {OURS: "this result", **ESTIMATORS, TRUE_INDEX: "true slice"}
+OURS, TRUE_INDEX, TRUE_NEAREST = "ours", "true_index", "true_nearest"
+# What a picture could be if focus were known: of two slices, or of one.
+TRUE = (TRUE_INDEX, TRUE_NEAREST)
+METHODS = {
+    OURS: "this result",
+    **ESTIMATORS,
+    TRUE_INDEX: "true slice, mixed of two",
+    TRUE_NEAREST: "true slice, nearest",
+}
 
 # Tables beside the metrics.
 TABLES = ("estimators", "height_deciles", "field_radius", "height_histogram", "seam_profile", "gauge_planes")

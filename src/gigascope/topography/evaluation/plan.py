@@ -31,7 +31,7 @@ def estimate_evaluate(dataset: TopographyDataset, header: TopographyHeader) -> E
     held = START_BYTES + view * (n_z * header.itemsize + MAP_BYTES)
     if truth:
         held += TRUTH_BYTES + view * (n_z * STACK_BYTES + TRUTH_MAP_BYTES)
-        held += SUM_BYTES * (len(cfg.estimators) + 1) * measured // 3
+        held += SUM_BYTES * (len(cfg.estimators) + 2) * measured // 3
     # with usual overlaps a mosaic has a third to a fifth of the pixels of its views
     mosaic = min(cfg.max_pixels, math.prod(header.mosaic_shape) or n_views * view)
     seconds = 10 + (measured / VIEW_PIXELS_PER_S + mosaic / PIXELS_PER_S if truth else (measured + mosaic) / 1e6)

@@ -18,7 +18,7 @@ from scipy import ndimage
 from gigascope.kernels.filters import sharpness
 from gigascope.metrics.distribution import ErrorDistribution, ScaledDifference, Separation
 from gigascope.topography.calibration.result import Calibration
-from gigascope.topography.evaluation.labels import OURS, TRUE_INDEX
+from gigascope.topography.evaluation.labels import OURS, TRUE, TRUE_NEAREST
 from gigascope.topography.evaluation.stacks import Stacks, View
 from gigascope.topography.evaluation.tiles import BARE, TEXTURED, VISIBLE
 from gigascope.topography.evaluation.truth import GREEN, WINDOW_PX, Truth
@@ -133,7 +133,7 @@ class ViewScores:
         self.gains: list[float] = []
         self.trust: list[float] = []
         self.region = _region(calibration, self.views)
-        methods = (OURS, *self._estimators, TRUE_INDEX) if truth is not None else ()
+        methods = (OURS, *self._estimators, *TRUE) if truth is not None else ()
         self.single = {m: _Single(self._distribution(), ScaledDifference()) for m in methods}
         self.height = self._distribution()
         shape = tuple(r.stop - r.start for r in self.region)
@@ -183,10 +183,10 @@ class ViewScores:
         volume = sharpness(torch.from_numpy(values), WINDOW_PX, TRUNCATE)
         found = {m: estimate_peak(volume, m, sigma=WINDOW_PX).index for m in self._estimators}  # type: ignore[arg-type]
         del volume
-        found[TRUE_INDEX] = torch.from_numpy(true.astype(np.float32))
+        found |= dict.fromkeys(TRUE, torch.from_numpy(true.astype(np.float32)))
         for method, index in found.items():
             # one slice is what the sharpest slice names
-            mixed = fuse(values, index, mix="nearest" if method == "argmax" else "linear")
+            mixed = fuse(values, index, mix="nearest" if method in ("argmax", TRUE_NEAREST) else "linear")
             yield method, index.numpy().astype(np.float64), mixed.astype(np.float64)
 
     def _heights(self, number: int, index: F64) -> F64:
