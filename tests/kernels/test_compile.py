@@ -149,5 +149,5 @@ def topography(views: torch.Tensor) -> None:
             ortho.splat_predict_backward(views, views, coords, group.int(), mosaic, weights, border, through)
     view, light = table + 1, torch.zeros(n, 8, dtype=torch.float64)
     for dtype, confidence, *how in ((torch.uint8, views, "mean", "cubic"), (torch.uint16, None, "best", "linear")):
-        maps = views, torch.zeros(n, *shape, 3, dtype=dtype), confidence, light, corners.long()
+        maps = views, torch.zeros(n, *shape, 3, dtype=dtype), confidence, confidence, light, corners.long()
         cuda_blend.blend(view, nowhere, shape, *maps, (0, 0), shape, 0.1, 3.0, 128.0, 0.01, *how)

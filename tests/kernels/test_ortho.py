@@ -289,12 +289,15 @@ def test_large_canvases_are_the_same_for_any_number_of_threads(rng, scenes, thre
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
 def test_blend_agrees_with_the_reference(rng, scenes, distance, dtype, how):
     scene = scenes.maps(rng, dtype)
-    for confidence, photometric in ((scene.confidence, scene.photometric), (None, None)):
+    clear = torch.from_numpy(rng.uniform(0.01, 1, scene.heights.shape)).float()
+    for confidence, clarity, photometric in ((scene.confidence, clear, scene.photometric), (None, None, None)):
         inputs = (*scene.views, scene.heights, scene.colours)
-        found = ortho.blend(*inputs, scene.corners, *scene.tile, 0.3, confidence, photometric, feather=40.0, **how)
+        found = ortho.blend(
+            *inputs, scene.corners, *scene.tile, 0.3, confidence, photometric, feather=40.0, clarity=clarity, **how
+        )
         plain = scene.plain if photometric is None else photometric
         expected = reference_blend.blend(
-            *inputs, confidence, plain, scene.corners, *scene.tile, 0.3, 3.0, 40.0, 0.01, *how.values()
+            *inputs, confidence, clarity, plain, scene.corners, *scene.tile, 0.3, 3.0, 40.0, 0.01, *how.values()
         )
         assert found.n_views.max() >= 4
         for one, two in zip(found, expected, strict=True):
@@ -338,6 +341,24 @@ def test_cubic_sampling_is_sharper_and_follows_parabolas(rng):
     expected = (3 + 0.5 * row**2 - 0.2 * row * col + 0.1 * col**2).float()
     torch.testing.assert_close(cubic, expected, rtol=1e-5, atol=1e-4)
     assert (linear - expected).abs().min() > 0.05
+
+
+@pytest.mark.parametrize("mode", ["mean", "best"])
+def test_clarity_weighs_colours_and_leaves_heights(mode):
+    one = torch.ones(2, dtype=torch.float64)
+    table = ortho.view_table(
+        (9, 9), 1.0, one, torch.tensor([[0.0, 0, -1]] * 2).double(), 0 * one, torch.zeros(2, 2).double()
+    )
+    heights = torch.tensor([1.0, 2.0]).reshape(2, 1, 1).expand(2, 9, 9).contiguous()
+    colours = torch.tensor([10.0, 50.0]).reshape(2, 1, 1, 1).expand(2, 9, 9, 1).contiguous()
+    views = table, torch.zeros(0, dtype=torch.float64), (9, 9), heights, colours, torch.zeros(2, 2, dtype=torch.int64)
+    clear = torch.tensor([0.25, 0.75]).reshape(2, 1, 1).expand(2, 9, 9).contiguous()
+    plain, weighed = (ortho.blend(*views, (2, 2), (4, 4), 9.0, mode=mode, clarity=c) for c in (None, clear))
+    for name in ("height", "weight", "n_views", "height_std"):
+        torch.testing.assert_close(getattr(plain, name), getattr(weighed, name))
+    expected = {"mean": (30.0, 40.0), "best": (10.0, 50.0)}[mode]
+    for found, colour in zip((plain, weighed), expected):
+        torch.testing.assert_close(found.colour, torch.full((1, 4, 4), colour))
 
 
 def test_rounding_does_not_lose_the_border_of_a_view(rng):

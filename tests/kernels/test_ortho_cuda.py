@@ -92,7 +92,8 @@ def test_splat_gives_the_same_bits_in_any_order(rng, scenes):
 )
 def test_blend_agrees_with_the_reference(rng, scenes, distance, mode, dtype, plain, sampling):
     scene = scenes.maps(rng, dtype)
-    light = (None, scene.plain) if plain else (scene.confidence, scene.photometric)
+    clear = torch.from_numpy(rng.uniform(0.01, 1, scene.heights.shape)).float()
+    light = (None, None, scene.plain) if plain else (scene.confidence, clear, scene.photometric)
     inputs = (*scene.views, scene.heights, scene.colours, *light, scene.corners)
     # the interpreter takes a second for a few rows: two blocks side by side, of two rows
     options = ((150, 95), (2, 101), 0.3, 3.0, 40.0, 0.01, mode, sampling)

@@ -48,6 +48,7 @@ def blend(
     epsilon: float = 0.01,
     mode: str = "mean",
     sampling: str = "linear",
+    clarity: Tensor | None = None,
 ) -> Blend:
     """Colour and height of a mosaic tile from all views that see it.
 
@@ -71,6 +72,8 @@ def blend(
     feather : pixels over which the weight of a view falls off toward its border, > 0
     epsilon : confidence of a pixel without one
     mode : mean (weighted) or best (colour and height of the view of largest weight, the first of equal ones)
+    clarity : (K, h, w) float32, the same crops, > 0: factors of the weights with which colours, and only these, are
+        averaged or chosen; none: 1
     sampling : of the colours between pixels: linear, or cubic (sharper; values may leave the range of the views)
 
     Returns
@@ -96,7 +99,7 @@ def blend(
     options = (float(least_gate), float(gate), float(feather), float(epsilon), mode, sampling)
     return Blend(
         *torch.ops.gigascope.ortho_blend(
-            table, distortion, list(size), heights, colours, confidence, photometric, corners, list(start),
+            table, distortion, list(size), heights, colours, confidence, clarity, photometric, corners, list(start),
             list(shape), *options,
         )
     )  # fmt: skip
@@ -119,11 +122,16 @@ def _implementation(tensor: Tensor) -> ModuleType:
 
 
 def _check_maps(
-    table: Tensor, heights: Tensor, colours: Tensor, confidence: Tensor | None, photometric: Tensor | None
+    table: Tensor,
+    heights: Tensor,
+    colours: Tensor,
+    confidence: Tensor | None,
+    clarity: Tensor | None,
+    photometric: Tensor | None,
 ) -> None:
     n = table.shape[0]
-    shapes: dict[str, tuple[int | str, ...]] = {"heights": (n, "h", "w"), "confidence": (n, "h", "w")}
-    sizes = check("blend", shapes, heights=heights, confidence=confidence)
+    shapes: dict[str, tuple[int | str, ...]] = dict.fromkeys(("heights", "confidence", "clarity"), (n, "h", "w"))
+    sizes = check("blend", shapes, heights=heights, confidence=confidence, clarity=clarity)
     if heights.dtype != torch.float32:
         raise ShapeError(f"blend: heights: expected torch.float32, got {heights.dtype}")
     if colours.ndim != 4 or colours.shape[:3] != (n, sizes["h"], sizes["w"]) or colours.dtype not in COLOURS:
@@ -136,8 +144,8 @@ def _check_maps(
 @define(
     "ortho_blend",
     "(Tensor table, Tensor distortion, SymInt[] size, Tensor heights, Tensor colours, Tensor? confidence, "
-    "Tensor? photometric, Tensor corners, SymInt[] start, SymInt[] shape, float least_gate, float gate, float feather, "
-    "float epsilon, str mode, str sampling) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor? clarity, Tensor? photometric, Tensor corners, SymInt[] start, SymInt[] shape, float least_gate, "
+    "float gate, float feather, float epsilon, str mode, str sampling) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _blend(
     table: Tensor,
@@ -146,6 +154,7 @@ def _blend(
     heights: Tensor,
     colours: Tensor,
     confidence: Tensor | None,
+    clarity: Tensor | None,
     photometric: Tensor | None,
     corners: Tensor,
     start: list[int],
@@ -158,7 +167,7 @@ def _blend(
     sampling: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     check_views("blend", table, distortion, size)
-    _check_maps(table, heights, colours, confidence, photometric)
+    _check_maps(table, heights, colours, confidence, clarity, photometric)
     if tuple(corners.shape) != (table.shape[0], 2) or corners.dtype != torch.int64:
         found = f"{tuple(corners.shape)} {corners.dtype}"
         raise ShapeError(f"blend: corners: expected ({table.shape[0]}, 2) torch.int64, got {found}")
@@ -174,7 +183,8 @@ def _blend(
         photometric = table.new_zeros(table.shape[0], N_PHOTOMETRIC)
         photometric[:, 0] = 1
     views = (table.contiguous(), distortion.contiguous(), size)
-    maps = (heights.contiguous(), colours.contiguous(), None if confidence is None else confidence.contiguous())
+    weights = (None if map_ is None else map_.contiguous() for map_ in (confidence, clarity))
+    maps = (heights.contiguous(), colours.contiguous(), *weights)
     place = (photometric.contiguous(), corners.contiguous(), start, shape)
     options = (least_gate, gate, feather, epsilon, mode, sampling)
     return _implementation(heights).blend(*views, *maps, *place, *options)
@@ -188,6 +198,7 @@ def _blend_meta(
     heights: Tensor,
     colours: Tensor,
     confidence: Tensor | None,
+    clarity: Tensor | None,
     photometric: Tensor | None,
     corners: Tensor,
     start: list[int],

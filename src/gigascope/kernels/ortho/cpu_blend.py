@@ -22,6 +22,7 @@ def blend(
     heights: Tensor,
     colours: Tensor,
     confidence: Tensor | None,
+    clarity: Tensor | None,
     photometric: Tensor,
     corners: Tensor,
     start: Sequence[int],
@@ -39,13 +40,14 @@ def blend(
     starts = np.searchsorted(owners[:, 0].numpy(), np.arange(lists.shape[0] * lists.shape[1] + 1))
     n_channels = colours.shape[3]
     colour, rest = torch.empty(*shape, n_channels), torch.empty(4, *shape)
-    trust = np.empty((0, 0, 0), dtype=np.float32) if confidence is None else confidence.numpy()
+    none = np.empty((0, 0, 0), dtype=np.float32)
+    trust, clear = (none if maps is None else maps.numpy() for maps in (confidence, clarity))
     views = table.numpy(), distortion.numpy(), np.array(size), photometric.numpy(), corners.numpy()
     options = (float(least_gate), float(gate), float(feather), float(epsilon), mode == "best", sampling == "cubic")
     work = 200 * rest.numel() * owners.shape[0] / max(1, lists.shape[0] * lists.shape[1])
     _blend(
         *views, starts, owners[:, 1].contiguous().numpy(), lists.shape[1], np.array(start), *options,
-        heights.numpy(), trust, colours.numpy(), colour.numpy(), rest.numpy(), work=work,
+        heights.numpy(), trust, clear, colours.numpy(), colour.numpy(), rest.numpy(), work=work,
     )  # fmt: skip
     return colour.movedim(2, 0).contiguous(), *rest.unbind(0)  # type: ignore[return-value]
 
@@ -137,10 +139,10 @@ def _robust_limits(h, n, gate, least_gate, scratch):
 
 @inline_kernel
 def _sample_view(
-    height, trust, colour, correction, corner, size, rows, columns, feather, epsilon, cubic, taps, h_line, w_line,
-    c_lines,
+    height, trust, clear, colour, correction, corner, size, rows, columns, feather, epsilon, cubic, taps, h_line,
+    w_line, v_line, c_lines,
 ):  # fmt: skip
-    """Heights, weights (0 where unseen) and colours of one view along a line of mosaic pixels."""
+    """Heights, weights (0 where unseen), those of the colours, and colours of one view along a line of the mosaic."""
     crop_r, crop_c = height.shape
     larger = float(max(size[0], size[1]))
     for j in range(rows.size):
@@ -163,7 +165,9 @@ def _sample_view(
         weight = fall * fall * confidence
         if h != h or not weight > 0.0:
             continue
-        h_line[j], w_line[j] = h, weight
+        h_line[j], w_line[j], v_line[j] = h, weight, weight
+        if clear.size > 0:
+            v_line[j] *= _bilinear(clear, i, k, below, right, f, g)
         light = _light(correction, (r - 0.5 * size[0]) / larger, (c - 0.5 * size[1]) / larger)
         if cubic:
             _sample_cubic(colour, np.int64(at_r), np.int64(at_c), f, g, taps, c_lines[j])
@@ -178,28 +182,31 @@ def _sample_view(
 
 
 @inline_kernel
-def _blend_pixel(h, w, colours, n, limits, best, out_colour, out):
+def _blend_pixel(h, w, v, colours, n, limits, best, out_colour, out):
     """Blend the n views of a pixel, given in their order; `out` is height, weight, number, deviation."""
     middle, limit = limits
-    total = mean = largest = 0.0
-    n_used, chosen = 0, 0
+    total = mean = largest = clear = clearest = 0.0
+    n_used, chosen, shown = 0, 0, 0
     out_colour[:] = 0
     for a in range(n):
         if abs(h[a] - middle) <= limit:
             n_used += 1
             total += w[a]
             mean += w[a] * (h[a] - middle)
+            clear += v[a]
             if w[a] > largest:
                 largest, chosen = w[a], a
+            if v[a] > clearest:
+                clearest, shown = v[a], a
             for channel in range(out_colour.size):
-                out_colour[channel] += w[a] * colours[a, channel]
+                out_colour[channel] += v[a] * colours[a, channel]
     mean = middle + mean / total
     variance = 0.0
     for a in range(n):
         if abs(h[a] - middle) <= limit:
             variance += w[a] * (h[a] - mean) * (h[a] - mean)
     for channel in range(out_colour.size):
-        out_colour[channel] = colours[chosen, channel] if best else out_colour[channel] / total
+        out_colour[channel] = colours[shown, channel] if best else out_colour[channel] / clear
     out[0] = h[chosen] if best else mean
     out[1], out[2] = total, n_used
     out[3] = np.sqrt(variance / total) if n_used > 1 else np.nan
@@ -208,16 +215,17 @@ def _blend_pixel(h, w, colours, n, limits, best, out_colour, out):
 @parallel_kernel
 def _blend(
     table, distortion, size, photometric, corners, starts, owners, n_across, start, least_gate, gate, feather, epsilon,
-    best, cubic, heights, trust, colours, colour, rest,
+    best, cubic, heights, trust, clear, colours, colour, rest,
 ):  # fmt: skip
     n_rows, n_cols, n_channels = colour.shape
     for block in prange(starts.size - 1):
         row_0, col_0 = block // n_across * BLOCK, block % n_across * BLOCK
         width, n_views = min(BLOCK, n_cols - col_0), starts[block + 1] - starts[block]
         scratch, rc, taps = np.empty((SCRATCH, width)), np.empty((2, width)), np.empty((2, 4))
-        h_lines, w_lines = np.empty((n_views, width)), np.empty((n_views, width))
+        h_lines, w_lines, v_lines = np.empty((n_views, width)), np.empty((n_views, width)), np.empty((n_views, width))
         c_lines = np.empty((n_views, width, n_channels))
-        h, w, c, order = np.empty(n_views), np.empty(n_views), np.empty((n_views, n_channels)), np.empty(n_views)
+        h, w, v, order = np.empty(n_views), np.empty(n_views), np.empty(n_views), np.empty(n_views)
+        c = np.empty((n_views, n_channels))
         out, out_colour = np.empty(4), np.empty(n_channels)
         for row in range(row_0, min(row_0 + BLOCK, n_rows)):
             for a in range(n_views):
@@ -225,22 +233,23 @@ def _blend(
                 at_row, at_col = float(start[0] + row), float(start[1] + col_0)
                 pixel_line(table[k], distortion, size, at_row, at_col, scratch, rc[0], rc[1])
                 confidence = trust[k] if trust.size > 0 else trust[:, :, 0]
+                clarity = clear[k] if clear.size > 0 else clear[:, :, 0]
                 _sample_view(
-                    heights[k], confidence, colours[k], photometric[k], corners[k], size, rc[0], rc[1], feather,
-                    epsilon, cubic, taps, h_lines[a], w_lines[a], c_lines[a],
+                    heights[k], confidence, clarity, colours[k], photometric[k], corners[k], size, rc[0], rc[1],
+                    feather, epsilon, cubic, taps, h_lines[a], w_lines[a], v_lines[a], c_lines[a],
                 )  # fmt: skip
             for j in range(width):
                 n = 0
                 for a in range(n_views):
                     if w_lines[a, j] > 0.0:
-                        h[n], w[n] = h_lines[a, j], w_lines[a, j]
+                        h[n], w[n], v[n] = h_lines[a, j], w_lines[a, j], v_lines[a, j]
                         for channel in range(n_channels):
                             c[n, channel] = c_lines[a, j, channel]
                         n += 1
                 col = col_0 + j
                 if n > 0:
                     limits = _robust_limits(h, n, gate, least_gate, order)
-                    _blend_pixel(h, w, c, n, limits, best, out_colour, out)
+                    _blend_pixel(h, w, v, c, n, limits, best, out_colour, out)
                     colour[row, col, :] = out_colour
                     rest[:, row, col] = out
                 else:

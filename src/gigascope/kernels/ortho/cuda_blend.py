@@ -27,6 +27,7 @@ def blend(
     heights: Tensor,
     colours: Tensor,
     confidence: Tensor | None,
+    clarity: Tensor | None,
     photometric: Tensor,
     corners: Tensor,
     start: Sequence[int],
@@ -45,13 +46,13 @@ def blend(
     rest = torch.empty(4, *shape, device=device)
     # numbers that float32 arguments would round
     numbers = torch.tensor([*size, *start], dtype=torch.float64, device=device)
-    trust = heights if confidence is None else confidence
-    views = (table, distortion, numbers, corners, photometric, lists.to(device), heights, trust, colours, colour, rest)
+    trust, clear = (heights if maps is None else maps for maps in (confidence, clarity))
+    views = (table, distortion, numbers, corners, photometric, lists.to(device), heights, trust, clear, colours)
     n_down, n_across = (-(-n // BLOCK) for n in shape)
     with on_device_of(heights):
         _blend[(n_down * n_across, min(BLOCK, shape[0]))](
-            *views, least_gate, gate, feather, epsilon, heights.shape[1], heights.shape[2], shape[0], shape[1],
-            n_across, ORDER=len(distortion), CHANNELS=colours.shape[3], TRUST=confidence is not None,
+            *views, colour, rest, least_gate, gate, feather, epsilon, *heights.shape[1:], *shape, n_across,
+            ORDER=len(distortion), CHANNELS=colours.shape[3], TRUST=confidence is not None, CLEAR=clarity is not None,
             BEST=mode == "best", CUBIC=sampling == "cubic", M=n_members, X=BLOCK, num_warps=WARPS,
             enable_fp_fusion=True,
         )  # fmt: skip
@@ -149,6 +150,13 @@ def _median(values, used, n, lane):
 
 
 @triton.jit
+def _largest(w, used, lane, M: tl.constexpr):
+    """The view of largest weight of each pixel, the first of equal ones."""
+    first = tl.min(tl.where(used & (w == tl.max(w, axis=1)[:, None]), lane, M), axis=1)
+    return used & (lane == first[:, None])
+
+
+@triton.jit
 def _store_numbers(target, n_pixels, height, total, n, deviation, inside):
     """Height, weight, number of views and deviation, each a plane of the tile."""
     tl.store(target, tl.where(total > 0.0, height, float("nan")), mask=inside)
@@ -168,10 +176,10 @@ def _light(correction, y, x, known):
 
 @triton.jit
 def _blend(
-    table, distortion, numbers, corners, photometric, lists, heights, trust, colours, colour, rest,
+    table, distortion, numbers, corners, photometric, lists, heights, trust, clear, colours, colour, rest,
     least_gate, gate, feather, epsilon, crop_r, crop_c, n_rows, n_cols, n_across,
-    ORDER: tl.constexpr, CHANNELS: tl.constexpr, TRUST: tl.constexpr, BEST: tl.constexpr, CUBIC: tl.constexpr,
-    M: tl.constexpr, X: tl.constexpr,
+    ORDER: tl.constexpr, CHANNELS: tl.constexpr, TRUST: tl.constexpr, CLEAR: tl.constexpr, BEST: tl.constexpr,
+    CUBIC: tl.constexpr, M: tl.constexpr, X: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0)
     row = block // n_across * X + tl.program_id(1)
@@ -212,22 +220,22 @@ def _blend(
     mean = tl.sum(w * off, axis=1) / whole
     apart = off - mean[:, None]
     deviation = tl.sqrt(tl.sum(w * apart * apart, axis=1) / whole)
-    chosen = tl.min(tl.where(used & (w == tl.max(w, axis=1)[:, None]), lane, M), axis=1)
-    only = used & (lane == chosen[:, None])
     if BEST:
-        mean = tl.sum(tl.where(only, off, 0.0), axis=1)
+        mean = tl.sum(tl.where(_largest(w, used, lane, M), off, 0.0), axis=1)
     # by way of the program's row: a size of 1 is a constant, which has no type to change
     n_pixels = ((row * 0).to(tl.int64) + n_rows) * n_cols
     at = row.to(tl.int64) * n_cols + col
     _store_numbers(rest + at, n_pixels, middle + mean, total, n, deviation, inside)
 
+    if CLEAR:
+        w *= tl.where(used, _bilinear(clear, upper, lower, left, right, f, g, used), 0.0)
+    whole, only = tl.where(some, tl.sum(w, axis=1), 1.0), _largest(w, used, lane, M)
     larger, correction = tl.maximum(size_r, size_c), photometric + view * N_PHOTOMETRIC
     light = _light(correction, (r - 0.5 * size_r) / larger, (c - 0.5 * size_c) / larger, known)
     gain, bias = tl.load(correction).to(tl.float32), tl.load(correction + 1).to(tl.float32)
     for channel in tl.static_range(CHANNELS):
         place = (upper, lower, left, right, f, g)
-        value = _sample(colours, place, view, crop_r, crop_c, used, CHANNELS, channel, CUBIC)
-        value = (gain * value + bias) * light
+        value = (gain * _sample(colours, place, view, crop_r, crop_c, used, CHANNELS, channel, CUBIC) + bias) * light
         if BEST:
             blended = tl.sum(tl.where(only, value, 0.0), axis=1)
         else:

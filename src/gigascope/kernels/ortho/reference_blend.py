@@ -22,6 +22,7 @@ def blend(
     heights: Tensor,
     colours: Tensor,
     confidence: Tensor | None,
+    clarity: Tensor | None,
     photometric: Tensor,
     corners: Tensor,
     start: Sequence[int],
@@ -43,6 +44,7 @@ def blend(
     height, on_crop = _sampled(heights[..., None], local)
     trust = torch.zeros_like(height) if confidence is None else _sampled(confidence[..., None], local)[0]
     weight = ((edge + 0.5) / feather).clamp(max=1).square() * (epsilon + trust[..., 0])
+    clear = torch.ones_like(weight) if clarity is None else _sampled(clarity[..., None], local)[0][..., 0]
     h = height[..., 0]
     seen = (edge >= 0) & on_crop & ~h.isnan() & (weight > 0)
     sampled = _sampled_cubic if sampling == "cubic" else lambda maps, at: _sampled(maps, at)[0]
@@ -53,19 +55,19 @@ def blend(
     spread = _median((h - middle).abs(), seen)
     limit = gate * (MAD * spread).clamp(min=least_gate)
     counts = seen & ((h - middle).abs() <= limit)
-    w = torch.where(counts, weight, 0.0)
+    w, of_colour = torch.where(counts, weight, 0.0), torch.where(counts, weight * clear, 0.0)
     total = w.sum(0)
     h, colour = torch.where(counts, h, 0.0), torch.where(counts[..., None], colour, 0.0)
     mean = (w * h).sum(0) / total
     variance = (w * (h - mean).square()).sum(0) / total
     n = counts.sum(0)
     if mode == "best":
-        chosen = w.argmax(0)[None]
-        out_height = torch.where(total > 0, h.gather(0, chosen)[0], torch.nan)
+        out_height = torch.where(total > 0, h.gather(0, w.argmax(0)[None])[0], torch.nan)
+        chosen = of_colour.argmax(0)[None]
         out_colour = colour.gather(0, chosen[..., None].expand(-1, -1, -1, colour.shape[3]))[0]
         out_colour = torch.where((total > 0)[..., None], out_colour, torch.nan)
     else:
-        out_height, out_colour = mean, (w[..., None] * colour).sum(0) / total[..., None]
+        out_height, out_colour = mean, (of_colour[..., None] * colour).sum(0) / of_colour.sum(0)[..., None]
     std = torch.where(n > 1, variance.sqrt(), torch.nan)
     out = (out_colour.permute(2, 0, 1), out_height, total, n, std)
     return tuple(t.float() for t in out)  # type: ignore[return-value]
