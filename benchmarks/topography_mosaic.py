@@ -111,7 +111,8 @@ def peer(views: Views, start: tuple[int, int], shape: tuple[int, int], order: in
             edge >= 0, np.clip((edge + 0.5) / 128, 0, 1) ** 2 * (0.01 + sample(views.confidence[row, col], 1)), 0
         )
         heights = np.empty(size, np.float32)
-        views.fill_heights(int(view), slice(0, size[0]), slice(0, size[1]), heights)
+        everything = slice(0, size[0]), slice(0, size[1])
+        views.fill_heights(int(view), np.asarray(views.index[row, col]), *everything, heights)
         h = sample(heights, 1)
         weight += w
         total[3] += w * h

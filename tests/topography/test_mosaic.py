@@ -16,6 +16,7 @@ from gigascope.topography.geometry.poses import to_view
 from gigascope.topography.mosaic import tile as tiles
 from gigascope.topography.mosaic.layout import MEASURES
 from gigascope.topography.mosaic.tile import Blending, blend_tile
+from gigascope.topography.mosaic.views import clarity_of
 
 from .mosaics import MadeViews, made_views
 
@@ -109,6 +110,27 @@ def test_colours_are_those_of_the_specimen(made: MadeViews, mosaic: dict[str, F3
     assert found["mean", "cubic"] >= single + 2.0
     assert found["mean", "cubic"] >= found["best", "cubic"] + 2.0
     assert found["mean", "cubic"] >= found["mean", "linear"] + 1.0
+
+
+def test_colours_come_from_views_that_are_in_focus(made: MadeViews) -> None:
+    """Views whose colours are wrong by as much as their focus is away from a slice: sharp ones count more."""
+    np.testing.assert_allclose(
+        clarity_of(np.array([3.0, 3.2, 2.5, np.nan], np.float32), 0.2), [1, 1 / np.e, 0, 0], atol=3e-3
+    )
+    away = np.abs(made.index - np.rint(made.index))[..., None]
+    rng = np.random.default_rng(4)
+    wrong = (made.clean + 100 * away * rng.choice([-1, 1], made.clean.shape)).astype(np.float32)
+    blurred = replace(made, aif=wrong)  # type: ignore[arg-type]
+    exact, error = whole(replace(made, aif=made.clean), depth=None)["colour"], {}  # type: ignore[arg-type]
+    for depth in (None, 0.2):
+        found = whole(blurred, depth=depth)
+        several = found["n_views"] >= 2
+        error[depth] = float(np.sqrt(np.mean((found["colour"] - exact)[:, several] ** 2)))
+        alone = found["n_views"] == 1
+        assert np.isfinite(found["colour"][:, alone]).all()
+    print(error)
+    # half of these places have two views only
+    assert error[0.2] < 0.9 * error[None]
 
 
 def test_averaging_takes_away_noise(made: MadeViews, mosaic: dict[str, F32]) -> None:

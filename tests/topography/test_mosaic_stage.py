@@ -154,6 +154,7 @@ def test_killed_mosaic_goes_on_and_ends_as_an_undisturbed_one(
 KEYS: list[tuple[str, Any, dict[str, Any]]] = [
     ("blend", "best", {}),
     ("sampling", "linear", {}),
+    ("clear_dz", None, {}),
     ("feather_px", 30.0, {}),
     ("epsilon", 0.5, {"feather_px": 40.0}),
     ("gate", 1.0, {}),

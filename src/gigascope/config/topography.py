@@ -299,6 +299,13 @@ class Mosaic(Section):
         "cubic",
         description="colours between the pixels of a view: `cubic` keeps them sharp, `linear` takes 20 % less time",
     )
+    clear_dz: PositiveFloat | None = Field(
+        0.2,
+        description=(
+            "colours count less where a view's focus lies between two slices, by e at this distance from the nearest "
+            "one, in slices: another view has it sharper. None: as the heights do, which leaves less noise"
+        ),
+    )
     feather_px: PositiveFloat | None = Field(
         None,
         description="pixels over which a view fades toward its border; none: a 24th of its side, 128 of 3072",
@@ -332,7 +339,7 @@ class Mosaic(Section):
         """Keys of one way of blending, where it is another."""
         fields = type(self).model_fields
         idle = {"band_px": self.blend != "two_band", "margin_px": self.blend != "splat_uniform"}
-        unused = ("sampling", "feather_px", "epsilon", "gate", "gate_floor_dz")
+        unused = ("sampling", "clear_dz", "feather_px", "epsilon", "gate", "gate_floor_dz")
         idle |= dict.fromkeys(unused, self.blend == "splat_uniform")
         for name, without in idle.items():
             if without and getattr(self, name) != fields[name].default:

@@ -90,7 +90,7 @@ def estimate_mosaic(dataset: TopographyDataset, header: TopographyHeader) -> Est
     found = expect(header, cfg)
     plan, n_channels = found.plan, found.plan.shape[0]
     block, crop = math.prod(found.block), math.prod(found.crop)
-    of_pixel = 2 * F32 + found.n_colours * header.itemsize
+    of_pixel = (3 if cfg.clear_dz is not None else 2) * F32 + found.n_colours * header.itemsize
     # windows are filled with NaN, of the rest only what is read takes memory
     read = min(found.most_views * block, found.views_of_block * crop)
     windows = 2 * (found.views_of_block * crop * F32 + read * (of_pixel - F32))

@@ -60,6 +60,7 @@ def mosaic_tile(ctx: Context, cfg: config.Mosaic, item: int) -> None:
     how = Blending(
         mode=cfg.blend,
         sampling=cfg.sampling,
+        depth=cfg.clear_dz if cfg.blend != "splat_uniform" else None,
         feather=cfg.feather_px or layout.feather_of(views.calibration.instrument.size),
         epsilon=cfg.epsilon,
         gate=cfg.gate,

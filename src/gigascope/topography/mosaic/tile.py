@@ -31,6 +31,8 @@ class Blending:
     mode : mean, weighted; best, the view of largest weight; two_band, what is coarse of the mean and what is fine of
         the best view; splat_uniform, every pixel of every view with the same weight, for comparison
     sampling : of the views' colours between their pixels, linear or cubic
+    depth : distance from the nearest slice, in slices, at which a view's colours count less by a factor e; none: they
+        count as its height does
     feather : pixels over which a view fades toward its border
     epsilon : weight of a pixel without confidence
     gate : robust deviations from the median of a pixel's heights beyond which a view does not count
@@ -42,6 +44,7 @@ class Blending:
 
     mode: Mode = "mean"
     sampling: Literal["linear", "cubic"] = "cubic"
+    depth: float | None = 0.2
     feather: float = 128.0
     epsilon: float = 0.01
     gate: float = 3.0
@@ -85,20 +88,22 @@ def blend_tile(
     ]
     halo = how.halo
     wide = [((start[0] + r - halo, start[1] + c - halo), (h + 2 * halo, w + 2 * halo)) for r, c, h, w in blocks]
-    for (row, col, h, w), (first, size), crops in zip(blocks, wide, read_ahead(views, wide)):
+    for (row, col, h, w), (first, size), crops in zip(blocks, wide, read_ahead(views, wide, how.depth)):
         found = blend_block(views, crops.to(place), first, size, how)
         out[:, row : row + h, col : col + w] = found[:, halo : halo + h, halo : halo + w]
     return out
 
 
-def read_ahead(views: Views, blocks: list[tuple[tuple[int, int], tuple[int, int]]]) -> Iterator[Crops]:
+def read_ahead(
+    views: Views, blocks: list[tuple[tuple[int, int], tuple[int, int]]], depth: float | None = None
+) -> Iterator[Crops]:
     """What blocks of the mosaic need, in their order; one is read while the one before is worked on."""
     with ThreadPoolExecutor(READERS) as pool, ThreadPoolExecutor(1) as ahead:
-        following = [ahead.submit(views.read, *block, pool) for block in blocks[:1]]
+        following = [ahead.submit(views.read, *block, pool, depth) for block in blocks[:1]]
         for block in [*blocks[1:], None]:
             crops = following.pop().result()
             if block is not None:
-                following.append(ahead.submit(views.read, *block, pool))
+                following.append(ahead.submit(views.read, *block, pool, depth))
             yield crops
 
 
@@ -160,6 +165,7 @@ def _gather(
         epsilon=how.epsilon,
         mode=mode,
         sampling=how.sampling,
+        clarity=crops.clarity,
     )
     measures = torch.stack((blended.height, blended.height_std, blended.weight, blended.n_views))
     return torch.cat((blended.colour, measures)).cpu().numpy()

@@ -20,6 +20,8 @@ from gigascope.topography.geometry.candidates import Candidates, crop_of_tile, e
 F64 = NDArray[np.float64]
 # Rows of a view whose heights are computed at once, in float64.
 BAND = 64
+# Of colours between two slices, so that they count where there are no others.
+LEAST_CLARITY = np.float32(1e-3)
 # Pixels by which a view may reach beyond the mosaic: rounding of its border.
 OVERHANG_PX = 1.0
 # Terms of what is added to the heights of a view: 1, x, y, see :mod:`gigascope.topography.calibration.field`.
@@ -47,6 +49,7 @@ class Crops:
     view : (K,) view numbers, ascending
     heights : (K, h, w) float32, NaN where nothing is known or nothing was read
     confidence : (K, h, w) float32
+    clarity : (K, h, w) float32, how sharp the colours can be, above 0 to 1; none: nobody asked
     colours : (K, h, w, c) dtype of the stacks
     corners : (K, 2) int64, first row and column of each window
     """
@@ -54,18 +57,14 @@ class Crops:
     view: NDArray[np.int64]
     heights: Tensor
     confidence: Tensor
+    clarity: Tensor | None
     colours: Tensor
     corners: Tensor
 
     def to(self, device: torch.device) -> Crops:
         """The same on a device."""
-        maps = (t.to(device) for t in (self.heights, self.confidence, self.colours, self.corners))
-        return Crops(self.view, *maps)
-
-    @property
-    def nbytes(self) -> int:
-        """Of the maps."""
-        return sum(t.numel() * t.element_size() for t in (self.heights, self.confidence, self.colours))
+        maps = (self.heights, self.confidence, self.clarity, self.colours, self.corners)
+        return Crops(self.view, *(None if t is None else t.to(device) for t in maps))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +151,16 @@ class Views:
         rows[:, 2] -= found.illumination[:, 0].mean()
         return torch.from_numpy(rows)
 
-    def read(self, start: tuple[int, int], shape: tuple[int, int], pool: ThreadPoolExecutor) -> Crops:
+    def read(
+        self, start: tuple[int, int], shape: tuple[int, int], pool: ThreadPoolExecutor, depth: float | None = None
+    ) -> Crops:
         """What a tile of the mosaic needs of the views that see it, several read at once; K is 0 where there are none.
+
+        Parameters
+        ----------
+        start, shape : (row, col) of its first pixel, and its (rows, cols)
+        pool : threads that read
+        depth : distance from the nearest slice at which colours have lost their clarity, slices; none: not asked for
 
         Notes
         -----
@@ -170,6 +177,7 @@ class Views:
         h, w = (max((crop[axis].stop - crop[axis].start for crop in crops), default=2) for axis in (0, 1))
         k = len(views)
         heights, confidence = np.full((k, h, w), np.nan, np.float32), np.zeros((k, h, w), np.float32)
+        clarity = None if depth is None else np.zeros((k, h, w), np.float32)
         colours = np.zeros((k, h, w, self.n_colours), self.aif.dtype)
         corners = np.array(
             [[min(s.start, n - m) for s, n, m in zip(crop, size, (h, w))] for crop in crops], np.int64
@@ -180,17 +188,21 @@ class Views:
             top, left = corners[number]
             here = (slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left))
             place = (*divmod(views[number], self.calibration.instrument.view_shape[1]), rows, cols)
-            self.fill_heights(views[number], rows, cols, heights[(number, *here)])
+            index = np.asarray(self.index[place])
+            self.fill_heights(views[number], index, rows, cols, heights[(number, *here)])
+            if clarity is not None and depth is not None:
+                clarity[(number, *here)] = clarity_of(index, depth)
             confidence[(number, *here)] = self.confidence[place]
             colours[(number, *here)] = self.aif[place]
 
         list(pool.map(fill, range(k)))
-        maps = (torch.from_numpy(a) for a in (heights, confidence, colours, corners))
-        return Crops(np.array(views, np.int64), *maps)
+        maps = (None if a is None else torch.from_numpy(a) for a in (heights, confidence, clarity, colours, corners))
+        return Crops(np.array(views, np.int64), *maps)  # type: ignore[arg-type]
 
-    def fill_heights(self, view: int, rows: slice, cols: slice, out: NDArray[np.float32]) -> None:
-        """Put the heights of a part of a view into `out` (rows, cols), NaN where it has no index."""
-        index = self.index[(*divmod(view, self.calibration.instrument.view_shape[1]), rows, cols)]
+    def fill_heights(
+        self, view: int, index: NDArray[np.float32], rows: slice, cols: slice, out: NDArray[np.float32]
+    ) -> None:
+        """Put the heights of a part of a view with this index into `out` (rows, cols), NaN where it has none."""
         for top in range(rows.start, rows.stop, BAND):
             band = slice(top, min(top + BAND, rows.stop))
             here = slice(band.start - rows.start, band.stop - rows.start)
@@ -204,6 +216,18 @@ class Views:
         y, x = ((np.arange(s.start, s.stop) - n / 2) / max(size) for s, n in zip((rows, cols), size))
         o = self.offsets[view]
         return known + (o[0] + o[1] * x[None] + o[2] * y[:, None])
+
+
+def clarity_of(index: NDArray[np.float32], depth: float) -> NDArray[np.float32]:
+    """(...) float32, 1 where a slice is in focus and near 0 where the focus lies in the middle between two.
+
+    Parameters
+    ----------
+    index : slices in focus; NaN has none
+    depth : distance from a slice at which it has fallen to 1 / e
+    """
+    away = (index - np.rint(index)) / np.float32(depth)
+    return np.nan_to_num(np.exp(-away * away)) + LEAST_CLARITY
 
 
 def _refuse_outside(calibration: Calibration, shape: tuple[int, int], present: NDArray[np.bool_]) -> None:
