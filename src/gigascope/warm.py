@@ -1,12 +1,14 @@
 """Compile ahead of time what numba compiles: ``python -m gigascope.warm`` fills its cache, as `make setup` does.
 
 Kernels by calling each; the loops around the compressed file by compressing a few voxels, without loss and with; those
-of the simulated instrument by looking through it.
+of the simulated instrument by looking through it. In two processes that share no kernel: compiling takes one core each.
 """
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,15 +21,26 @@ from gigascope.topography import warm as topography
 
 def warm() -> None:
     """Fill the cache."""
-    kernels.warm()
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for done in [pool.submit(work) for work in (_warm_volumes, _warm_views)]:
+            done.result()
+
+
+def _warm_volumes() -> None:
+    logging.disable(logging.WARNING)
+    kernels.warm_volumes()
     volume = np.ascontiguousarray(bench_volume((16, 48, 48), seed=1, cells=1).volume[:8, :32, :32])
     options: dict[str, Any] = {"brick": (8, 16, 16), "halo": 4, "iterations": 5, "sweeps": 0}
     for bound in (None, 0):
         data = compress(volume, device="cpu", gate={"mode": "intensity"}, max_error=bound, **options)
         decompress(data, device="cpu")
+
+
+def _warm_views() -> None:
+    logging.disable(logging.WARNING)
+    kernels.warm_views()
     topography.warm()
 
 
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)
     warm()

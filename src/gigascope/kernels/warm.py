@@ -9,6 +9,12 @@ from gigascope.kernels import filters, gaussians, integer_field, ortho, projecto
 
 def warm() -> None:
     """Call every CPU kernel once on arrays of a few voxels."""
+    warm_volumes()
+    warm_views()
+
+
+def warm_volumes() -> None:
+    """Those of tilt series and volumes."""
     angles = torch.tensor([-0.9, 0.1], dtype=torch.float64)
     volume, views = torch.ones(3, 4, 5), torch.ones(2, 4, 5)
     projector.project(volume, angles, 4)
@@ -48,11 +54,10 @@ def warm() -> None:
     row = torch.zeros(1, 21, dtype=torch.int64)
     row[:, 7:10], row[:, 13] = 1 << 31, 1 << 32
     integer_field.add_(torch.zeros(3, 4, 5, dtype=torch.int64), row, (0, 0, 0))
-    _warm_topography()
 
 
-def _warm_topography() -> None:
-    """Filters of z-stacks, maps, splat and blend."""
+def warm_views() -> None:
+    """Those of z-stacks and mosaics: filters, maps, splat and blend."""
     for dtype in (torch.uint8, torch.uint16, torch.float32):
         stack = torch.ones(1, 4, 5, dtype=dtype)
         filters.gaussian(stack, 0.5)
