@@ -139,7 +139,7 @@ def counted(views: Views) -> tuple[Views, list[int]]:
 
 
 PEAK = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 import zarr
@@ -147,11 +147,14 @@ from topography_mosaic import calibration_of, tiles, views_of
 from gigascope.topography.mosaic.tile import Blending, blend_tile
 group = zarr.open_group({store!r}, mode="r")
 views = views_of({{n: group[n] for n in ("index", "confidence", "aif")}}, calibration_of({grid!r}, {size!r}))
+def peak():
+    # not that of getrusage, which a process takes over from the one that started it
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 blend_tile(views, (0, 0), (64, 64), Blending())
-start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = peak()
 for at, shape in tiles(views.shape, {tile!r}):
     blend_tile(views, at, shape, Blending())
-print(json.dumps([start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+print(json.dumps([start, peak()]))
 """
 
 
