@@ -37,8 +37,8 @@ def test_memory_does_not_grow_with_the_mosaic() -> None:
     """P4: the published instrument needs less than 16 GB, and no more than a small part of it."""
     published, part = header((72, 48), 3072), header((9, 9), 3072)
     whole = plan.estimate_mosaic(parsed(), published)
-    # but for a step that is rounded to a pixel
-    assert whole.memory == pytest.approx(plan.estimate_mosaic(parsed(), part).memory, rel=1e-3)
+    # but for its borders, where pixels have fewer views
+    assert whole.memory == pytest.approx(plan.estimate_mosaic(parsed(), part).memory, rel=0.03)
     assert whole.memory < 4 * 2**30
     assert whole.gpu_memory < 4 * 2**30
     assert whole.disk == pytest.approx(7 * 4 * np.prod(published.mosaic_shape) * 4 / 3, rel=0.01)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 F32 = 4
 # Measured with `gigascope run`; the peak is in its last line, and in `gigascope info`: mosaics of 0.1 to 34 million
 # pixels from views of 256 to 3072 pixels. Python with torch, the compiled kernels and zarr; without torch.
-START_BYTES, LIGHT_BYTES = 460 * 2**20, 102 * 2**20
+START_BYTES, LIGHT_BYTES = 450 * 2**20, 102 * 2**20
 # A tile while it is compressed, over itself; arrays of a block beside its channels.
-WRITTEN, BLENDED = 2.05, 3
+WRITTEN, BLENDED = 2.05, 2.5
 # Beside the tile of the pyramid that is made, blocks of the finer level, for each thread.
 GATHER_BYTES = 330 * 2**20
 # Of a GPU, beside what a block has: context and compiled kernels.
@@ -43,18 +43,18 @@ class Expected:
     plan : how it is cut
     n_colours : 1 or 3
     views_per_pixel : on average, over the whole
-    most_views : of a pixel in its middle
     views_of_block : that a block may touch
     block, crop : sides of a block, and of what it reads of a view, at most, pixels
+    ahead : the next block of a tile, which is read meanwhile, as a share of a whole one
     """
 
     plan: ShardPlan
     n_colours: int
     views_per_pixel: float
-    most_views: float
     views_of_block: int
     block: tuple[int, int]
     crop: tuple[int, int]
+    ahead: float
 
     @property
     def n_pixels(self) -> int:
@@ -75,8 +75,11 @@ def expect(header: TopographyHeader, cfg: Mosaic) -> Expected:
     steps = [max(1.0, (m - f) / max(1, n - 1)) for m, f, n in zip(shape, size, n_views)]
     touched = [min(n, math.floor((b + f) / s) + 1) for n, b, f, s in zip(n_views, block, size, steps)]
     covered = header.n_views * math.prod(size) / math.prod(shape)
-    most = math.prod(min(n, f / s) for n, f, s in zip(n_views, size, steps))
-    return Expected(plan, n_colours, covered, most, math.prod(touched), (block[0], block[1]), (crop[0], crop[1]))
+    # blocks follow each other along the columns, then along the rows
+    beyond = next((n - layout.BLOCK for n in reversed(plan.shards[1:]) if n > layout.BLOCK), 0)
+    ahead = min(1.0, beyond / layout.BLOCK)
+    places = (block[0], block[1]), (crop[0], crop[1])
+    return Expected(plan, n_colours, covered, math.prod(touched), *places, ahead)
 
 
 def mosaic_rounds(cfg: Mosaic) -> int:
@@ -92,9 +95,9 @@ def estimate_mosaic(dataset: TopographyDataset, header: TopographyHeader) -> Est
     block, crop = math.prod(found.block), math.prod(found.crop)
     of_pixel = (3 if cfg.clear_dz is not None else 2) * F32 + found.n_colours * header.itemsize
     # windows are filled with NaN, of the rest only what is read takes memory
-    read = min(found.most_views * block, found.views_of_block * crop)
-    windows = 2 * (found.views_of_block * crop * F32 + read * (of_pixel - F32))
-    reading = layout.READERS * read / found.views_of_block * 2 * of_pixel
+    read = min(found.views_per_pixel * block, found.views_of_block * crop)
+    windows = (1 + found.ahead) * (found.views_of_block * crop * F32 + read * (of_pixel - F32))
+    reading = layout.READERS * crop * 2 * of_pixel
     held = windows + reading + BLENDED * n_channels * block * F32
     levels = level_plans(plan, ("c", "y", "x"))
     disk = sum(math.prod(level.shape) for level in levels) * F32
@@ -104,7 +107,7 @@ def estimate_mosaic(dataset: TopographyDataset, header: TopographyHeader) -> Est
     rows, cols = plan.shape[1:]
     return Estimate(
         START_BYTES + int(WRITTEN * plan.shard_nbytes + held),
-        GPU_BYTES + int(windows + BLENDED * n_channels * block * F32),
+        GPU_BYTES + int(windows / (1 + found.ahead) + BLENDED * n_channels * block * F32),
         seconds,
         disk,
         files,
