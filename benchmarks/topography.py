@@ -157,7 +157,8 @@ def acceptance(case: str, metrics: Mapping[str, Any], rows: Sequence[Row], secon
     ours = by["gigascope", "all_in_focus_psnr_same_pixels_db"]
     true = max(v for (m, k), v in by.items() if k == "all_in_focus_psnr_db" and m.startswith("true slice"))
     line("A1 PSNR, over the true slice's", ours - true, ">=", -0.3)
-    line("A1 PSNR, over a single view's", ours - by["gigascope", "all_in_focus_psnr_single_db"], ">=", 2.0)
+    blended = metrics["all_in_focus_psnr_blended"]["value"]
+    line("A1 3 views, over a single view's", blended - by["gigascope", "all_in_focus_psnr_single_db"], ">=", 2.0)
     best = min(v for (m, k), v in by.items() if k == "height_rmse_dz" and m not in NO_PEERS)
     line("H  height RMSE, over the best peer's", by["gigascope", "height_rmse_same_pixels_dz"] / best, "<=", 1.0)
     line("E1 minutes of the whole chain", seconds / 60, "<=", 3 if case == "XS" else 60)

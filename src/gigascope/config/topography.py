@@ -297,7 +297,7 @@ class Mosaic(Section):
     )
     sampling: Literal["cubic", "linear"] = Field(
         "cubic",
-        description="colours between the pixels of a view: `cubic` keeps them sharp, `linear` takes 20 % less time",
+        description="colours between the pixels of a view: `cubic` keeps them sharp, `linear` takes less time",
     )
     clear_dz: PositiveFloat | None = Field(
         0.2,

@@ -182,6 +182,7 @@ class Evaluation:
             "height_rmse_view": about_median(ours.focus).rmse,
             "all_in_focus_psnr": colours[self._mosaic.focus],
             "all_in_focus_psnr_rgb": float(-10 * np.log10(square)) if square > 0 else math.inf,
+            "all_in_focus_psnr_blended": against.blended_psnr,
             "all_in_focus_psnr_view": ours.picture.psnr(self._mosaic.white),
             "true_index_psnr_view": max(views.single[m].picture.psnr(self._mosaic.white) for m in TRUE),
             "true_index_psnr_mean": max(against.compared[m][1].psnr(self._mosaic.white) for m in TRUE),

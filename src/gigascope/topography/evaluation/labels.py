@@ -39,6 +39,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "height_rmse_view": ("height error of single views, RMSE", "µm"),
     "all_in_focus_psnr": ("all-in-focus PSNR", "dB"),
     "all_in_focus_psnr_rgb": ("all-in-focus PSNR, all colours", "dB"),
+    "all_in_focus_psnr_blended": ("all-in-focus PSNR where three or more views are averaged", "dB"),
     "all_in_focus_psnr_view": ("all-in-focus PSNR of single views", "dB"),
     "true_index_psnr_view": ("PSNR of single views with the true slice", "dB"),
     "true_index_psnr_mean": ("PSNR of the mean of views with the true slice", "dB"),

@@ -31,6 +31,8 @@ PROFILE_PX = 32
 SEAM_PX = 1.0
 # Pixels along the longer side of the picture of errors.
 PICTURE_PX = 1024
+# Views that are averaged where a mosaic must be better than one of them.
+BLENDED = 3
 
 
 class Mosaic:
@@ -153,6 +155,7 @@ class TruthScores:
         self.beside_steps, self.bare = (self._distribution(1) for _ in range(2))
         self.picture = ScaledDifference()
         self._colours = {name: ScaledDifference() for name in mosaic.colours}
+        self._blended = ScaledDifference()
         self.lateral_px: list[float] = []
         self.compared = {m: (self._distribution(1), ScaledDifference()) for m in views.single}
         self.per_pixel: dict[str, list[float]] = {m: [0.0, 0.0] for m in views.single}
@@ -179,6 +182,9 @@ class TruthScores:
             shown = tile.albedo[n if len(self._mosaic.colours) == 3 else GREEN]
             lit = good & np.isfinite(block[name])
             self._colours[name].add(block[name][lit], shown[lit])
+            if name == self._mosaic.focus:
+                several = lit & (block["n_views"] >= BLENDED)
+                self._blended.add(block[name][several], shown[several])
         self._add_lateral(tile, block, good)
         self._add_planes(height, surface.height_um, good)
         self._errors.add(tile.region, np.where(seen & surface.inside, error, np.nan))
@@ -227,6 +233,11 @@ class TruthScores:
     def picture_psnr(self) -> dict[str, float]:
         """PSNR by channel, dB, full scale of the sensor."""
         return {name: d.psnr(self._mosaic.white) for name, d in self._colours.items()}
+
+    @property
+    def blended_psnr(self) -> float:
+        """PSNR of the channel of focus where :data:`BLENDED` views or more are averaged, dB."""
+        return self._blended.psnr(self._mosaic.white)
 
     @property
     def offset_um(self) -> float:

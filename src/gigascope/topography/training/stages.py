@@ -37,7 +37,8 @@ def train(ctx: Context, cfg: config.Train) -> None:
     asked = cfg.method == "focus"
     why = "train.method is focus" if asked else acquisition.why_no_network(course.objective, course.architecture)
     if why is not None:
-        say = ctx.log.info if asked else ctx.warn
+        # of one camera nothing else is expected
+        say = ctx.log.info if asked or acquisition.scene.poses.n_views == 1 else ctx.warn
         say(stored.write_focus(ctx.path("network"), store, why))
         ctx.write_table("losses", stored.loss_columns([]))
         return
