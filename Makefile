@@ -60,7 +60,7 @@ demo: setup ## set up, run the demo datasets, and say where the reports are
 	python -c 'from gigascope.workflow import Workflow; print(*Workflow.load({"datasets": "$(DEMOS)"}).summary(), sep="\n")'
 
 test: setup lint ## set up, check style and types, and run all tests
-	@python -m pytest --numprocesses $(WORKERS) --dist loadfile --durations 20 $(ARGS)
+	@python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 lint: setup ## ruff, mypy, snakefmt and snakemake --lint
 	@mkdir -p build

@@ -21,6 +21,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fresh", action="store_true", help="another random seed for every test, in every run")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long go first: processes that share the files then end together."""
+    marks = ("slurm", "workflow", "slow")
+    rank: dict[Path, int] = {}
+    for item in items:
+        own = min((n for n, mark in enumerate(marks) if item.get_closest_marker(mark)), default=len(marks))
+        rank[item.path] = min(own, rank.get(item.path, own))
+    items.sort(key=lambda item: rank[item.path])
+
+
 # Identities with derived tolerances, which hold for any input. Fits and statistics of a sample hold for nearly any.
 FRESH = ("tests/kernels", "tests/metrics")
 
