@@ -11,7 +11,7 @@ import pytest
 from ..workflow.checkout import BIN, TINY, TINY_STACKS, TINY_VOLUME, Checkout, Job, chain, configs
 from .cluster import Cluster
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ONE = "config/datasets/one.yaml"
 

@@ -14,7 +14,7 @@ from ..workflow.checkout import Checkout
 from .cluster import Cluster
 from .test_profile import on
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 TARGET = "results/one/smooth.zarr/zarr.json"
 N_BLOCKS = 24

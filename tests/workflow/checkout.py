@@ -129,7 +129,7 @@ class Checkout:
     def run(self, *command: str, **environment: str) -> tuple[int, str]:
         """Exit code and output of a command that was run to its end."""
         process = self.start(*command, **environment)
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=1100)
         return process.returncode, output
 
     def snakemake(self, *arguments: str, **environment: str) -> str:
