@@ -56,6 +56,9 @@ def needs(dataset: Dataset, header: Any) -> list[Need]:
         section = getattr(dataset, stage.key)
         if stage.estimate is None or not dataset.runs(stage.key):
             continue
+        if stage.files is not None:
+            # what the section names is refused here where it is not there
+            stage.files(section)
         parts = stage.parts(section)
         if parts == 1 or stage.scatter is None or stage.scatter.estimate is None:
             found.append(Need(stage.name, "", 1, stage.estimate(dataset, header)))

@@ -39,8 +39,9 @@ from gigascope.topography.instrument.instrument import Instrument
 from gigascope.topography.instrument.world import Window
 from gigascope.topography.synth import build_instrument
 
+from ..stage_runs import chance, write_dataset
 from .captures import acquisition, dataset
-from .chain import TINY, arguments, assert_same, chance, command, run, run_in_parts, write_dataset
+from .chain import RUNS, TINY
 
 
 def calibrated(folder: Path) -> tuple[StoreReader, Calibration]:
@@ -50,7 +51,7 @@ def calibrated(folder: Path) -> tuple[StoreReader, Calibration]:
 
 def calibrate(tiny: Path, folder: Path, **section: Any) -> tuple[StoreReader, Calibration]:
     """The stage on the raw store of the tiny instrument."""
-    run(write_dataset(folder, TINY, {"calibrate": section}), folder, "calibrate", tiny)
+    RUNS.run(write_dataset(folder, TINY, {"calibrate": section}), folder, "calibrate", tiny)
     return calibrated(folder)
 
 
@@ -98,8 +99,8 @@ def test_flat_target_gives_poses_datum_and_light_of_the_instrument(flat: Path, i
 @pytest.mark.parametrize("parts", [3, 8])
 def test_number_of_parts_does_not_change_a_bit(tiny: Path, flat: Path, tmp_path: Path, parts: int) -> None:
     config = write_dataset(tmp_path, TINY, {"calibrate": {"parts": parts}})
-    run_in_parts(config, tmp_path, "calibrate", tiny, parts)
-    assert_same(tmp_path, flat, "calibrate")
+    RUNS.run_in_parts(config, tmp_path, "calibrate", tiny, parts)
+    RUNS.assert_same(tmp_path, flat, "calibrate")
     assert open_store(tmp_path / "calibration.zarr").provenance["scatter"]["parts"] == parts
     assert not [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
 
@@ -107,7 +108,7 @@ def test_number_of_parts_does_not_change_a_bit(tiny: Path, flat: Path, tmp_path:
 @pytest.mark.slow
 def test_killed_calibration_goes_on_and_ends_as_an_undisturbed_one(tiny: Path, flat: Path, tmp_path: Path) -> None:
     config, luck = write_dataset(tmp_path, TINY), chance()
-    words = command(config, tmp_path, "calibrate", tiny)
+    words = RUNS.command(config, tmp_path, "calibrate", tiny)
     process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
     wanted = luck.randrange(9)
     while process.poll() is None and len(done_views(tmp_path)) < wanted:
@@ -123,7 +124,7 @@ def test_killed_calibration_goes_on_and_ends_as_an_undisturbed_one(tiny: Path, f
         assert result.returncode == 0, result.stderr
         if before:
             assert f"going on: {before} of 8 views were finished before" in result.stderr
-    assert_same(tmp_path, flat, "calibrate")
+    RUNS.assert_same(tmp_path, flat, "calibrate")
 
 
 def done_views(folder: Path) -> list[str]:
@@ -256,8 +257,8 @@ def test_calibration_of_another_acquisition_is_taken_over(tiny: Path, flat: Path
     # of fewer cameras
     fewer = {"ingest": {"camera_cols": [1]}, "calibrate": {"calibration": str(flat / "calibration.zarr")}}
     config = write_dataset(tmp_path / "fewer", TINY, fewer)
-    run(config, tmp_path / "fewer", "ingest", tiny)
-    run(config, tmp_path / "fewer", "calibrate")
+    RUNS.run(config, tmp_path / "fewer", "ingest", tiny)
+    RUNS.run(config, tmp_path / "fewer", "calibrate")
     _, some = calibrated(tmp_path / "fewer")
     assert some.instrument.camera_cols == (1,)
     np.testing.assert_array_equal(some.focus_plane, own.focus_plane[[2, 3, 6, 7]])
@@ -266,7 +267,7 @@ def test_calibration_of_another_acquisition_is_taken_over(tiny: Path, flat: Path
 def refused(config: Path, folder: Path, inputs_from: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """Message of the stage, which ends with exit code 2 and leaves no result."""
     with pytest.raises(SystemExit) as exit_:
-        main(arguments(config, folder, "calibrate", inputs_from))
+        main(RUNS.arguments(config, folder, "calibrate", inputs_from))
     assert exit_.value.code == 2
     assert not (folder / "calibration.zarr").exists()
     errors = capsys.readouterr().err
@@ -279,7 +280,7 @@ def test_calibration_of_another_instrument_is_refused(
 ) -> None:
     known = {"calibration": str(flat / "calibration.zarr")}
     config = write_dataset(tmp_path, TINY, {"ingest": {"crop": [[0, 128], [0, 192]]}, "calibrate": known})
-    run(config, tmp_path, "ingest", tiny)
+    RUNS.run(config, tmp_path, "ingest", tiny)
     message = refused(config, tmp_path, tmp_path, capsys)
     assert "calibration.zarr: the calibration is of another instrument: views of 192 x 192 pixels calibrated" in message
     assert "of 192 x 128 pixels taken" in message
@@ -305,8 +306,8 @@ def test_one_camera_without_a_flat_target_has_relative_heights(
 ) -> None:
     write_pictures(tmp_path / "p", rng)
     config = dataset(tmp_path, f"images: {tmp_path}/p", ingest=f"dz_mm: 0.2, stage_up: {str(stage_up).lower()}")
-    run(config, tmp_path, "ingest")
-    run(config, tmp_path, "calibrate")
+    RUNS.run(config, tmp_path, "ingest")
+    RUNS.run(config, tmp_path, "calibrate")
     store, found = calibrated(tmp_path)
     assert found.mosaic_shape == (40, 48)
     assert (store.attrs["source"], store.attrs["datum_known"]) == ("single view", False)
@@ -325,8 +326,8 @@ def test_one_camera_takes_height_0_from_its_flat_target(tiny: Path, flat: Path, 
     dz = [float(np.diff(whole.member(f"{b}z_stage_mm")[0, 0]).mean()) for b in ("", "flat_")]
     inputs = f"images: {tmp_path}/sample, flat: {{images: {tmp_path}/target, dz_mm: {dz[1]}}}"
     config = dataset(tmp_path, inputs, ingest=f"bayer: GBRG, dz_mm: {dz[0]}, chunk_px: 32")
-    run(config, tmp_path, "ingest")
-    run(config, tmp_path, "calibrate")
+    RUNS.run(config, tmp_path, "ingest")
+    RUNS.run(config, tmp_path, "calibrate")
     store, found = calibrated(tmp_path)
     assert store.attrs["datum_known"] is True
     assert any(
@@ -348,7 +349,7 @@ def test_several_views_and_nothing_that_places_them_are_refused(
 ) -> None:
     acquisition(rng).write_captures(tmp_path / "a")
     config = dataset(tmp_path, f"captures: {tmp_path}/a")
-    run(config, tmp_path, "ingest")
+    RUNS.run(config, tmp_path, "ingest")
     message = refused(config, tmp_path, tmp_path, capsys)
     assert "nothing tells where the 24 views lie on the sample: there is no flat target" in message
     assert "inputs.flat" in message
@@ -357,6 +358,16 @@ def test_several_views_and_nothing_that_places_them_are_refused(
         main(["check", str(config)])
     assert exit_.value.code == 2
     assert "nothing tells where the 24 views lie" in capsys.readouterr().err
+
+
+def test_known_poses_that_are_not_there_are_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_dataset(tmp_path, TINY, {"calibrate": {"poses": str(tmp_path / "nowhere.csv")}})
+    with pytest.raises(SystemExit) as exit_:
+        main(["check", str(config)])
+    assert exit_.value.code == 2
+    assert "nowhere.csv: there is no such file. Check calibrate.poses." in capsys.readouterr().err
 
 
 # flat targets that cannot be used
@@ -374,12 +385,12 @@ def with_target(tiny: Path, folder: Path, edit: Callable[[NDArray], NDArray], sl
     finish(store, {})
     shutil.copytree(tiny / "sample.zarr", folder / "sample.zarr")
     config = write_dataset(folder, TINY)
-    run(config, folder, "ingest")
+    RUNS.run(config, folder, "ingest")
     return config
 
 
 def test_target_taken_in_focus_gives_poses(tiny: Path, tmp_path: Path, instrument: Instrument) -> None:
-    run(with_target(tiny, tmp_path, lambda images: images, slice(4, 5)), tmp_path, "calibrate")
+    RUNS.run(with_target(tiny, tmp_path, lambda images: images, slice(4, 5)), tmp_path, "calibrate")
     _, found = calibrated(tmp_path)
     # cameras are 10 um off focus, as in the test of the science
     assert np.median(reprojection_errors(found.poses, instrument.truth.poses)) <= 0.6
