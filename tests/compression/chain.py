@@ -1,23 +1,10 @@
-"""The chain stage by stage, in this process or in one of its own, on datasets that are written here."""
+"""The chain stage by stage, in this process or in one of its own, on a dataset that takes seconds."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import random
-import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gigascope.config.dataset import merge
-from gigascope.registry import get_stage
-from gigascope.runtime.run import Job, run_stage
-from gigascope.stage import Kind
-from gigascope.store.open import open_store
-from gigascope.store.table import read_tsv
+from ..stage_runs import StageRuns
 
 # Eight bricks of the bench volume, and little to do in each: what is tested is how stages go together, not how well a
 # brick is fitted.
@@ -38,79 +25,7 @@ TINY: dict[str, Any] = {
     "evaluate": {"codecs": ["jpeg2000"], "rates": 1},
 }
 ORDER = ("ingest", "gate", "fit", "decode", "evaluate")
-FILES = {"gmix": "gaussians.gmix", "metrics": "metrics.json", "bricks": "fit_bricks.tsv", "page": "report.html"}
-
-
-def chance() -> random.Random:
-    """Random moments and orders; the seed is printed, so that a failure can be repeated."""
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
-    return random.Random(seed)
-
-
-def write_dataset(folder: Path, tiny: Mapping[str, Any], *changes: Mapping[str, Any]) -> Path:
-    """The file of the dataset of the fixture `tiny`, with changes laid over its keys; JSON is YAML."""
-    folder.mkdir(parents=True, exist_ok=True)
-    values = dict(tiny)
-    for change in changes:
-        values = merge(values, dict(change))
-    path = folder / "data.yaml"
-    path.write_text(json.dumps(values))
-    return path
-
-
-def paths(folder: Path, stage: str) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Inputs and outputs of a stage in a results folder."""
-    declared = get_stage(f"compression.{stage}")
-
-    def path(name: str, kind: Kind) -> Path:
-        return folder / (f"{name}.zarr" if kind is Kind.STORE else FILES.get(name, f"{name}.tsv"))
-
-    inputs = {**declared.inputs, **declared.optional_inputs}
-    return {n: path(n, k) for n, k in inputs.items()}, {n: path(n, k) for n, k in declared.outputs.items()}
-
-
-def run(config: Path, folder: Path, stage: str, inputs_from: Path | None = None, job: Job | None = None) -> None:
-    """A stage, or one of its jobs, in this process: what a test replaced in a module holds for all items."""
-    inputs, _ = paths(inputs_from or folder, stage)
-    _, outputs = paths(folder, stage)
-    if job is not None and job.kind != "gather":
-        outputs = {}
-    run_stage(f"compression.{stage}", config, inputs, outputs, scratch=folder / "scratch", job=job, workers=1)
-
-
-def arguments(config: Path, folder: Path, stage: str, inputs_from: Path) -> list[str]:
-    """The same as words of `gigascope`."""
-    inputs, _ = paths(inputs_from, stage)
-    _, outputs = paths(folder, stage)
-    words = ["run", f"compression.{stage}", "--config", str(config), "--scratch", str(folder / "scratch")]
-    for option, named in (("--input", inputs), ("--output", outputs)):
-        for name, path in named.items():
-            words += [option, f"{name}={path}"]
-    return words
-
-
-def command(config: Path, folder: Path, stage: str, inputs_from: Path) -> list[str]:
-    """The same as a process."""
-    return [sys.executable, "-m", "gigascope.cli", *arguments(config, folder, stage, inputs_from)]
-
-
-def contents(folder: Path, stage: str) -> dict[str, Any]:
-    """What a stage left: digests of stores and files, columns of tables without the seconds that something took."""
-    found: dict[str, Any] = {}
-    for path in paths(folder, stage)[1].values():
-        if path.suffix == ".zarr":
-            found[path.name] = open_store(path).digest
-        elif path.suffix == ".tsv":
-            columns, _ = read_tsv(path)
-            found[path.name] = {n: np.asarray(c).tolist() for n, c in columns.items() if not n.endswith("_s")}
-        else:
-            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
-
-
-def assert_same(folder: Path, undisturbed: Path, stage: str) -> None:
-    """All that a stage left is what it left elsewhere, bit for bit."""
-    mine, theirs = contents(folder, stage), contents(undisturbed, stage)
-    for name in theirs:
-        np.testing.assert_equal(mine[name], theirs[name], err_msg=name)
+RUNS = StageRuns(
+    "compression",
+    {"gmix": "gaussians.gmix", "metrics": "metrics.json", "bricks": "fit_bricks.tsv", "page": "report.html"},
+)

@@ -28,7 +28,8 @@ from gigascope.store.open import open_store
 from gigascope.store.table import read_tsv
 from gigascope.workflow import Workflow
 
-from .chain import ORDER, run, write_dataset
+from ..stage_runs import write_dataset
+from .chain import ORDER, RUNS
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def outcome(tiny: dict[str, Any], results: Path) -> Outcome:
         config = write_dataset(folder, tiny, *changes)
         try:
             asked = asked_for(config)
-            run(config, folder, stage, results)
+            RUNS.run(config, folder, stage, results)
         except UserError as error:
             return {"refused": str(error)}
         return LOOK[stage](folder) | {"asked for": asked}
@@ -191,7 +192,7 @@ def results(tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("results")
     config = write_dataset(folder, tiny)
     for stage in ORDER:
-        run(config, folder, stage)
+        RUNS.run(config, folder, stage)
     return folder
 
 

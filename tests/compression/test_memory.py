@@ -21,7 +21,8 @@ from gigascope.compression.bench_volume import BenchVolume
 from gigascope.config.dataset import load_dataset
 from gigascope.store import plan
 
-from .chain import arguments, write_dataset
+from ..stage_runs import write_dataset
+from .chain import RUNS
 from .compressed import write_file
 
 pytestmark = pytest.mark.slow
@@ -59,7 +60,7 @@ main(sys.argv[1:])
 
 def peak_of(config: Path, folder: Path, stage: str) -> int:
     """Bytes that a stage holds at most, from its inputs in a folder."""
-    words = [sys.executable, "-c", MEASURED, str(SHARD), *arguments(config, folder, stage, folder)]
+    words = [sys.executable, "-c", MEASURED, str(SHARD), *RUNS.arguments(config, folder, stage, folder)]
     run = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | ALLOCATOR)
     peak = int(run.stdout.split("peak")[1])
     print(f"{folder.name} {stage}: {peak / 2**20:.0f} MiB")

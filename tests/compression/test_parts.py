@@ -18,7 +18,8 @@ from gigascope.runtime.run import Job
 from gigascope.store import plan as shards
 from gigascope.store.open import open_store
 
-from .chain import assert_same, chance, run, write_dataset
+from ..stage_runs import chance, write_dataset
+from .chain import RUNS
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def many(bench: BenchVolume, tiny: dict[str, Any], tmp_path_factory: pytest.Temp
         for limit in ("SHARD_TARGET", "SHARD_LIMIT"):
             patch.setattr(shards, limit, 24 * 64 * 64 * 2)
         for stage in ("ingest", "gate", "fit", "decode"):
-            run(config, folder, stage)
+            RUNS.run(config, folder, stage)
         yield json.loads(config.read_text()), folder
 
 
@@ -42,12 +43,12 @@ def run_in_parts(config: Path, folder: Path, stage: str, inputs_from: Path, part
     declared = get_stage(f"compression.{stage}")
     rounds = declared.rounds(getattr(load_dataset(config), stage))
     records = folder / "records"
-    run(config, folder, stage, inputs_from, Job("open", records))
+    RUNS.run(config, folder, stage, inputs_from, Job("open", records))
     order = chance()
     for round_ in range(rounds):
         for part in order.sample(range(parts), parts):
-            run(config, folder, stage, inputs_from, Job("part", records, round_, part))
-    run(config, folder, stage, inputs_from, Job("gather", records))
+            RUNS.run(config, folder, stage, inputs_from, Job("part", records, round_, part))
+    RUNS.run(config, folder, stage, inputs_from, Job("gather", records))
     return rounds
 
 
@@ -66,12 +67,12 @@ def test_number_of_parts_does_not_change_a_bit(many: Any, tmp_path: Path, stage:
     whole = one
     if TARGETS.get(target):
         whole = tmp_path / "whole"
-        run(write_dataset(whole, values, change), whole, stage, one)
+        RUNS.run(write_dataset(whole, values, change), whole, stage, one)
     for parts in (3, 8):
         folder = tmp_path / str(parts)
         config = write_dataset(folder, values, change, {stage: {"parts": parts}})
         rounds = run_in_parts(config, folder, stage, one, parts)
-        assert_same(folder, whole, stage)
+        RUNS.assert_same(folder, whole, stage)
         name = {"gate": "gate", "decode": "decoded", "fit": "gaussians"}[stage]
         shared = open_store(folder / f"{name}.zarr").provenance["scatter"]
         assert shared["parts"] == parts

@@ -20,7 +20,8 @@ from gigascope.runtime import checkpoint
 from gigascope.store.checksum import verify
 from gigascope.store.open import open_store
 
-from .chain import ORDER, arguments, assert_same, chance, command, paths, run, write_dataset
+from ..stage_runs import chance, write_dataset
+from .chain import ORDER, RUNS
 
 STORES = ("volume", "gate", "gaussians", "decoded", "codec_pictures")
 # Long enough for a stop while it is trained.
@@ -47,7 +48,7 @@ def results(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny dataset through all stages, undisturbed."""
     folder = tmp_path_factory.mktemp("results")
     for stage in ORDER:
-        run(config, folder, stage)
+        RUNS.run(config, folder, stage)
     return folder
 
 
@@ -72,7 +73,9 @@ def test_killed_at_random_moments_and_started_again_equals_undisturbed(
 ) -> None:
     moments = chance()
     for _ in range(2):
-        with subprocess.Popen(command(config, tmp_path, stage, results), stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            RUNS.command(config, tmp_path, stage, results), stderr=subprocess.PIPE, text=True
+        ) as process:
             assert process.stderr is not None
             # The stage begins with this line; before it Python is loaded and nothing is at stake.
             assert any("config:" in line for line in process.stderr)
@@ -80,8 +83,8 @@ def test_killed_at_random_moments_and_started_again_equals_undisturbed(
             process.send_signal(signal.SIGKILL)
         for store in tmp_path.glob("*.zarr"):
             assert verify(store) == [], "a store in place is a whole one"
-    run(config, tmp_path, stage, results)
-    assert_same(tmp_path, results, stage)
+    RUNS.run(config, tmp_path, stage, results)
+    RUNS.assert_same(tmp_path, results, stage)
     assert not (tmp_path / "scratch").exists()
 
 
@@ -96,7 +99,7 @@ def long(tiny: dict[str, Any], results: Path, tmp_path_factory: pytest.TempPathF
     def of(stage: str) -> Path:
         if stage not in made:
             made[stage] = tmp_path_factory.mktemp("long")
-            run(write_dataset(made[stage], tiny, LONG[stage]), made[stage], stage, results)
+            RUNS.run(write_dataset(made[stage], tiny, LONG[stage]), made[stage], stage, results)
         return made[stage]
 
     return of
@@ -128,7 +131,7 @@ def test_sigterm_saves_the_state_and_ends_with_75(
 ) -> None:
     undisturbed = long(stage)
     config = undisturbed / "data.yaml"
-    line = [sys.executable, "-c", TELLING, *arguments(config, tmp_path, stage, results)]
+    line = [sys.executable, "-c", TELLING, *RUNS.arguments(config, tmp_path, stage, results)]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert any("under way" in text for text in process.stderr)
@@ -137,11 +140,11 @@ def test_sigterm_saves_the_state_and_ends_with_75(
     assert process.returncode == 75, said
     assert "start again to go on" in said
     assert list(tmp_path.rglob("*.checkpoint"))
-    assert not any(path.exists() for path in paths(tmp_path, stage)[1].values())
+    assert not any(path.exists() for path in RUNS.paths(tmp_path, stage)[1].values())
     with caplog.at_level("INFO"):
-        run(config, tmp_path, stage, results)
+        RUNS.run(config, tmp_path, stage, results)
     assert "going on from a checkpoint" in caplog.text
-    assert_same(tmp_path, undisturbed, stage)
+    RUNS.assert_same(tmp_path, undisturbed, stage)
     assert not (tmp_path / "scratch").exists()
 
 
@@ -154,13 +157,13 @@ def test_stopped_again_and_again_it_comes_to_the_same_bits(
     monkeypatch.setattr(checkpoint.Checkpoints, "out_of_time", property(lambda self: moments.random() < 0.03))
     for _ in range(200):
         try:
-            run(undisturbed / "data.yaml", tmp_path, stage, results)
+            RUNS.run(undisturbed / "data.yaml", tmp_path, stage, results)
             break
         except Checkpointed:
             stops += 1
-            assert not any(path.exists() for path in paths(tmp_path, stage)[1].values())
+            assert not any(path.exists() for path in RUNS.paths(tmp_path, stage)[1].values())
     assert stops > 1
-    assert_same(tmp_path, undisturbed, stage)
+    RUNS.assert_same(tmp_path, undisturbed, stage)
 
 
 # damage
@@ -200,10 +203,10 @@ def test_damaged_shard_of_the_volume_is_refused_by_name(
     (shard,) = (path for path in (copy / "volume.zarr" / "0").rglob("*") if path.is_file() and path.suffix != ".json")
     damage(shard, how, chance())
     config = write_dataset(out, tiny, {"gate": {"mode": mode}})
-    said = refusal(capsys, arguments(config, out, stage, copy))
+    said = refusal(capsys, RUNS.arguments(config, out, stage, copy))
     assert f"{copy / 'volume.zarr'}" in said
     assert shard.relative_to(copy / "volume.zarr").as_posix() in said
-    assert not any(path.exists() for path in paths(out, stage)[1].values())
+    assert not any(path.exists() for path in RUNS.paths(out, stage)[1].values())
 
 
 @pytest.mark.parametrize("stage", ["decode", "evaluate"])
@@ -214,7 +217,7 @@ def test_damaged_compressed_file_is_refused(
     copy, out = tmp_path / "copy", tmp_path / "out"
     shutil.copytree(results, copy)
     damage(copy / "gaussians.gmix", how, chance())
-    said = refusal(capsys, arguments(config, out, stage, copy))
+    said = refusal(capsys, RUNS.arguments(config, out, stage, copy))
     assert f"{copy / 'gaussians.gmix'}" in said
     assert "is damaged" in said or "is no Gaussian file" in said
-    assert not any(path.exists() for path in paths(out, stage)[1].values())
+    assert not any(path.exists() for path in RUNS.paths(out, stage)[1].values())

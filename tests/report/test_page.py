@@ -12,7 +12,7 @@ from gigascope.report import page
 def test_plain_text_is_escaped_everywhere():
     nasty = "<script>alert(\"x\")</script> & 'y'"
     made = page.Page(nasty, nasty, nasty, nasty)
-    made.add("Section", page.paragraph(nasty), page.warnings([nasty], ""),
+    made.add("Section", page.paragraph(nasty), page.first_warnings([nasty]),
              page.tiles([page.Number(nasty, 1, nasty, nasty)]),
              page.table([nasty], [[nasty]], nasty), page.facts([(nasty, nasty, nasty)]), page.commands([nasty]),
              page.details(nasty, nasty), page.tag("p", title=nasty),

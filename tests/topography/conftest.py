@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .chain import SHORT, TINY, run, write_dataset, write_true_calibration
+from ..stage_runs import write_dataset
+from .chain import RUNS, SHORT, TINY, write_true_calibration
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +16,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     config = write_dataset(folder, TINY)
     for stage in ("synth", "ingest"):
-        run(config, folder, stage)
+        RUNS.run(config, folder, stage)
     return folder
 
 
@@ -32,5 +33,5 @@ def posed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(posed: Path) -> Path:
     """The same folder with a network of a few steps, which turned out better than focus alone or did not."""
-    run(write_dataset(posed, TINY, SHORT), posed, "train")
+    RUNS.run(write_dataset(posed, TINY, SHORT), posed, "train")
     return posed

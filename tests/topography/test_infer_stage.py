@@ -27,14 +27,15 @@ from gigascope.topography.network.training import recommended
 from gigascope.topography.streaming.view_stack import ViewStack, read_colours, read_green
 from gigascope.topography.training.stored import choose
 
-from .chain import TINY, assert_same, chance, command, run, run_in_parts, write_dataset
+from ..stage_runs import chance, write_dataset
+from .chain import RUNS, TINY
 from .stores import raw_store
 
 CPU = torch.device("cpu")
 
 
 def infer(folder: Path, posed: Path, **section: Any) -> StoreReader:
-    run(write_dataset(folder, TINY, {"infer": section}), folder, "infer", posed)
+    RUNS.run(write_dataset(folder, TINY, {"infer": section}), folder, "infer", posed)
     return open_store(folder / "views.zarr")
 
 
@@ -96,15 +97,15 @@ def test_tiles_give_what_the_whole_gives(kind: str, posed: Path) -> None:
 @pytest.mark.parametrize("parts", [3, 8])
 def test_parts_give_the_same_bits(parts: int, trained: Path, inferred: Path, tmp_path: Path) -> None:
     config = write_dataset(tmp_path, TINY, {"infer": {"method": "network", "parts": parts}})
-    run_in_parts(config, tmp_path, "infer", trained, parts)
-    assert_same(tmp_path, inferred, "infer")
+    RUNS.run_in_parts(config, tmp_path, "infer", trained, parts)
+    RUNS.assert_same(tmp_path, inferred, "infer")
 
 
 @pytest.mark.slow
 def test_killed_and_started_again_is_the_same(trained: Path, inferred: Path, tmp_path: Path) -> None:
     """D2, E2."""
     config, random = write_dataset(tmp_path, TINY, {"infer": {"method": "network"}}), chance()
-    words = command(config, tmp_path, "infer", trained)
+    words = RUNS.command(config, tmp_path, "infer", trained)
     process, begun = subprocess.Popen(words, stderr=subprocess.DEVNULL), time.monotonic()
     while process.poll() is None and not list((tmp_path / "scratch").rglob("*.jsonl")):
         time.sleep(0.02)
@@ -113,7 +114,7 @@ def test_killed_and_started_again_is_the_same(trained: Path, inferred: Path, tmp
     process.send_signal(signal.SIGKILL)
     print("ended with", process.wait())
     subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
-    assert_same(tmp_path, inferred, "infer")
+    RUNS.assert_same(tmp_path, inferred, "infer")
 
 
 def test_absent_views_hold_nothing(rng: np.random.Generator, trained: Path, tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_absent_views_hold_nothing(rng: np.random.Generator, trained: Path, tmp_
 
 
 def test_a_network_that_is_not_there_is_refused(posed: Path, tmp_path: Path) -> None:
-    run(write_dataset(tmp_path, TINY, {"train": {"method": "focus"}}), tmp_path, "train", posed)
+    RUNS.run(write_dataset(tmp_path, TINY, {"train": {"method": "focus"}}), tmp_path, "train", posed)
     for name in ("raw.zarr", "calibration.zarr"):
         (tmp_path / name).symlink_to(posed / name)
     with pytest.raises(UserError, match="holds no network"):
@@ -140,7 +141,7 @@ def test_a_network_that_is_not_there_is_refused(posed: Path, tmp_path: Path) -> 
 
 def test_published_network_of_other_stacks_is_refused(posed: Path, tmp_path: Path) -> None:
     short = {"train": {"mode": "parity", "steps": 1, "patch_px": 32, "levels": 1}}
-    run(write_dataset(tmp_path, TINY, short), tmp_path, "train", posed)
+    RUNS.run(write_dataset(tmp_path, TINY, short), tmp_path, "train", posed)
     with pytest.raises(UserError, match="trained on stacks of 9 slices, these have 17"):
         choose(tmp_path / "network.pt", "auto", 17)
     forced = choose(tmp_path / "network.pt", "network", 9)

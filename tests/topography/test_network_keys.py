@@ -18,7 +18,8 @@ from gigascope.topography.inference import view_focus
 from gigascope.topography.training.course import Shapes
 from gigascope.topography.training.plan import course_of
 
-from .chain import TINY, run, write_dataset
+from ..stage_runs import write_dataset
+from .chain import RUNS, TINY
 from .stores import raw_store
 
 BASE: dict[str, Any] = {"train": {"steps": 2, "patch_px": 48}}
@@ -69,7 +70,7 @@ def taught(folder: Path, posed: Path, *changes: Mapping[str, Any]) -> str:
     """Digest of losses and pictures."""
     changed = {"train": {"method": "focus"}} if changes[-1] == nested("train", "method", "focus") else None
     config = write_dataset(folder, TINY, *([changed] if changed else [BASE, *changes]))
-    run(config, folder, "train", posed)
+    RUNS.run(config, folder, "train", posed)
     store = open_store(folder / "training.zarr")
     table = [np.asarray(values, float) for values in read_tsv(folder / "losses.tsv")[0].values()]
     pictures = [] if changed else [store.member("network")[:]]
@@ -123,7 +124,7 @@ def test_key_changes_the_views(key: str, value: Any, trained: Path, rng: np.rand
 
 def views(folder: Path, trained: Path, section: dict[str, Any]) -> str:
     """Digest of index and picture."""
-    run(write_dataset(folder, TINY, {"infer": section}), folder, "infer", trained)
+    RUNS.run(write_dataset(folder, TINY, {"infer": section}), folder, "infer", trained)
     store = open_store(folder / "views.zarr")
     return digest(*(store.member(name)[:] for name in ("index", "aif")))
 

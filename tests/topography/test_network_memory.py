@@ -12,7 +12,8 @@ import pytest
 from gigascope.check import needs, read_header
 from gigascope.config.dataset import load_dataset
 
-from .chain import TINY, arguments, write_dataset
+from ..stage_runs import write_dataset
+from .chain import RUNS, TINY
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,7 @@ def test_peak_is_what_check_says(stage: str, changes: dict[str, Any], trained: P
     config = write_dataset(tmp_path, TINY, changes)
     dataset = load_dataset(config)
     said = {need.stage: need.each.memory for need in needs(dataset, read_header(dataset))}[f"topography.{stage}"]
-    words = [sys.executable, "-c", MEASURED, *arguments(config, tmp_path, stage, trained)]
+    words = [sys.executable, "-c", MEASURED, *RUNS.arguments(config, tmp_path, stage, trained)]
     output = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
     peak = int(output.split("peak")[1])
     print(f"{stage}: {peak / 2**20:.0f} MiB, said {said / 2**20:.0f}")

@@ -23,7 +23,8 @@ from gigascope.topography.focus.registered import lay_out
 from gigascope.topography.focus.registration import apply_registration, register_stack
 from gigascope.topography.plan import estimate_register, read_header
 
-from .chain import TINY, assert_same, chance, command, run, write_dataset
+from ..stage_runs import chance, write_dataset
+from .chain import RUNS, TINY
 from .test_focus_registration import moved_stack, true_matrices
 
 N_Z = 6
@@ -51,7 +52,7 @@ def prepared(folder: Path, stack: NDArray, *changes: dict[str, Any], order: list
     for n, k in enumerate(order or range(len(stack))):
         Image.fromarray(stack[k]).save(pictures / f"s{n}.png", compress_level=1)
     config = write_dataset(folder, PICTURES, {"inputs": {"images": str(pictures)}}, *changes)
-    run(config, folder, "ingest")
+    RUNS.run(config, folder, "ingest")
     return config
 
 
@@ -59,7 +60,7 @@ def prepared(folder: Path, stack: NDArray, *changes: dict[str, Any], order: list
 def done(stack: NDArray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results folder of the stack, registered."""
     folder = tmp_path_factory.mktemp("done")
-    run(prepared(folder, stack), folder, "register")
+    RUNS.run(prepared(folder, stack), folder, "register")
     return folder
 
 
@@ -103,7 +104,7 @@ def test_store_holds_what_registration_gives(stack: NDArray, done: Path) -> None
 def test_order_of_files_that_is_not_that_of_focus_is_found_and_said(stack: NDArray, done: Path, tmp_path: Path) -> None:
     order = [2, 0, 4, 1, 5, 3]
     config = prepared(tmp_path, stack, order=order)
-    run(config, tmp_path, "register")
+    RUNS.run(config, tmp_path, "register")
     store = registered(tmp_path)
     (warning,) = store.provenance["warnings"]
     assert "the files' order is not the order of focus" in warning
@@ -117,7 +118,7 @@ def test_order_of_files_that_is_not_that_of_focus_is_found_and_said(stack: NDArr
         tmp_path, PICTURES, {"inputs": {"images": str(tmp_path / "pictures")}, "register": {"order": "as_is"}}
     )
     (tmp_path / "as_is").mkdir()
-    run(config, tmp_path / "as_is", "register", tmp_path)
+    RUNS.run(config, tmp_path / "as_is", "register", tmp_path)
     kept = registered(tmp_path / "as_is")
     assert not kept.attrs["registration"]["reordered"]
     assert kept.digest != store.digest
@@ -127,7 +128,7 @@ def test_model_has_an_effect(stack: NDArray, done: Path, tmp_path: Path) -> None
     digests = {registered(done).digest}
     for model in ("shift", "scale"):
         config = write_dataset(tmp_path / model, PICTURES, {"register": {"model": model}})
-        run(config, tmp_path / model, "register", done)
+        RUNS.run(config, tmp_path / model, "register", done)
         digests.add(registered(tmp_path / model).digest)
     assert len(digests) == 3
 
@@ -135,7 +136,7 @@ def test_model_has_an_effect(stack: NDArray, done: Path, tmp_path: Path) -> None
 def test_mosaic_becomes_colour(stack: NDArray, tmp_path: Path) -> None:
     grey = stack[..., 0]
     config = prepared(tmp_path, grey, {"ingest": {"bayer": "RGGB"}})
-    run(config, tmp_path, "register")
+    RUNS.run(config, tmp_path, "register")
     store = registered(tmp_path)
     assert (store.attrs["bayer"], store.attrs["colours"]) == (None, 3)
     colour = np.stack([np.clip(np.rint(demosaic(s, "RGGB")), 0, 255) for s in grey]).astype(np.uint8)
@@ -147,7 +148,7 @@ def test_mosaic_becomes_colour(stack: NDArray, tmp_path: Path) -> None:
 def test_grey_pictures_of_16_bits_stay_grey(stack: NDArray, tmp_path: Path) -> None:
     deep = stack[..., 0].astype(np.uint16) * 200
     config = prepared(tmp_path, deep)
-    run(config, tmp_path, "register")
+    RUNS.run(config, tmp_path, "register")
     expected, _ = apply_registration(deep, register_stack(deep))
     store = registered(tmp_path)
     np.testing.assert_array_equal(store.member("green")[0, 0], expected)
@@ -157,14 +158,14 @@ def test_grey_pictures_of_16_bits_stay_grey(stack: NDArray, tmp_path: Path) -> N
 
 def test_slices_of_something_else_are_warned_of(rng: np.random.Generator, tmp_path: Path) -> None:
     config = prepared(tmp_path, rng.integers(0, 255, (4, 200, 200), dtype=np.uint8))
-    run(config, tmp_path, "register")
+    RUNS.run(config, tmp_path, "register")
     warnings = registered(tmp_path).provenance["warnings"]
     assert any("look like none of their neighbours" in w for w in warnings)
 
 
 @pytest.mark.slow
 def test_killed_registration_begins_again_and_ends_as_an_undisturbed_one(done: Path, tmp_path: Path) -> None:
-    words, luck = command(done / "data.yaml", tmp_path, "register", done), chance()
+    words, luck = RUNS.command(done / "data.yaml", tmp_path, "register", done), chance()
     process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
     scratch = tmp_path / "scratch"
     while process.poll() is None and not list(scratch.glob("*/*/outputs")):
@@ -177,7 +178,7 @@ def test_killed_registration_begins_again_and_ends_as_an_undisturbed_one(done: P
         assert not (tmp_path / "registered.zarr").exists()
         result = subprocess.run(words, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
-    assert_same(tmp_path, done, "register")
+    RUNS.assert_same(tmp_path, done, "register")
     assert not [path for path in scratch.rglob("*") if path.is_file()]
 
 

@@ -31,7 +31,8 @@ from gigascope.topography.training.live import loss_columns
 from gigascope.topography.training.stored import Verdict, read_network
 from gigascope.topography.training.trial import Trial
 
-from .chain import SHORT, TINY, chance, command, run, write_dataset
+from ..stage_runs import chance, write_dataset
+from .chain import RUNS, SHORT, TINY
 from .stores import raw_store
 
 
@@ -105,10 +106,10 @@ def test_stopped_training_goes_on_to_the_same_bits(
     config = write_dataset(tmp_path, TINY, SHORT)
     stopped(monkeypatch, chance().randrange(1, 7))
     with pytest.raises(Checkpointed):
-        run(config, tmp_path, "train", posed)
+        RUNS.run(config, tmp_path, "train", posed)
     live = list((tmp_path / "scratch").rglob("losses.tsv"))
     assert len(live) == 1, "losses are to be seen while it runs"
-    run(config, tmp_path, "train", posed)
+    RUNS.run(config, tmp_path, "train", posed)
     assert_same_training(tmp_path, trained)
     assert not list((tmp_path / "scratch").rglob("losses.tsv"))
 
@@ -121,7 +122,7 @@ def test_training_killed_and_started_again_is_the_same(posed: Path, trained: Pat
         # of the attempt before
         for live in (tmp_path / "scratch").rglob("losses.tsv"):
             live.unlink()
-        process = subprocess.Popen(command(config, tmp_path, "train", posed), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(RUNS.command(config, tmp_path, "train", posed), stderr=subprocess.DEVNULL)
         begun = time.monotonic()
         while process.poll() is None and not list((tmp_path / "scratch").rglob("losses.tsv")):
             time.sleep(0.05)
@@ -134,7 +135,7 @@ def test_training_killed_and_started_again_is_the_same(posed: Path, trained: Pat
         if code == 0:
             break
         assert not (tmp_path / "training.zarr").exists()
-    subprocess.run(command(config, tmp_path, "train", posed), check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(RUNS.command(config, tmp_path, "train", posed), check=True, stderr=subprocess.DEVNULL)
     assert_same_training(tmp_path, trained)
 
 
@@ -146,9 +147,9 @@ def test_two_processes_train_as_one(
     config = write_dataset(tmp_path, TINY, {"train": {**SHORT["train"], "processes": 2}})
     stopped(monkeypatch, chance().randrange(1, 7))
     with pytest.raises(Checkpointed):
-        run(config, tmp_path, "train", posed)
+        RUNS.run(config, tmp_path, "train", posed)
     assert torch.distributed.is_initialized() is False
-    run(config, tmp_path, "train", posed)
+    RUNS.run(config, tmp_path, "train", posed)
     mine, theirs = losses(tmp_path), losses(trained)
     assert mine.keys() == theirs.keys()
     for name in theirs:
@@ -168,12 +169,12 @@ def test_what_another_process_runs_into_is_said(posed: Path, tmp_path: Path) -> 
         if shard.is_file():
             shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"cannot be read back|cut short|altered"):
-        run(config, tmp_path, "train")
+        RUNS.run(config, tmp_path, "train")
     assert not (tmp_path / "training.zarr").exists()
 
 
 def test_focus_alone_is_written_where_it_is_asked_for(posed: Path, tmp_path: Path) -> None:
-    run(write_dataset(tmp_path, TINY, {"train": {"method": "focus"}}), tmp_path, "train", posed)
+    RUNS.run(write_dataset(tmp_path, TINY, {"train": {"method": "focus"}}), tmp_path, "train", posed)
     network, verdict = read_network(tmp_path / "network.pt", 9)
     assert network is None
     assert verdict == Verdict("focus", "No network was trained, focus alone is used: train.method is focus.")
@@ -205,7 +206,7 @@ def test_stacks_that_cannot_teach_are_said(
     n_z: int, spread: float | None, words: str, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     alone(rng, tmp_path, n_z, spread)
-    run(write_dataset(tmp_path, TINY), tmp_path, "train")
+    RUNS.run(write_dataset(tmp_path, TINY), tmp_path, "train")
     attrs = attributes(tmp_path)
     assert attrs["use"] == "focus"
     assert words in attrs["why"]
@@ -216,7 +217,7 @@ def test_published_training_goes_without_a_second_view(rng: np.random.Generator,
     """Its sharpness terms need no other view; whether it is good cannot be judged then, and focus is used."""
     alone(rng, tmp_path, 7, None)
     short = {"train": {"mode": "parity", "steps": 2, "patch_px": 32, "levels": 2}}
-    run(write_dataset(tmp_path, TINY, short), tmp_path, "train")
+    RUNS.run(write_dataset(tmp_path, TINY, short), tmp_path, "train")
     assert attributes(tmp_path)["use"] == "focus"
     assert "nowhere do two views" in attributes(tmp_path)["why"]
     assert read_network(tmp_path / "network.pt", 7)[0] is not None
@@ -224,7 +225,7 @@ def test_published_training_goes_without_a_second_view(rng: np.random.Generator,
 
 def test_published_network_through_the_stage(posed: Path, tmp_path: Path) -> None:
     short = {"train": {"mode": "parity", "steps": 2, "patch_px": 48}}
-    run(write_dataset(tmp_path, TINY, short), tmp_path, "train", posed)
+    RUNS.run(write_dataset(tmp_path, TINY, short), tmp_path, "train", posed)
     state = torch.load(tmp_path / "network.pt", weights_only=True)
     assert network_of(state, 9).architecture.filters == (32, 32, 32)
     assert "optimiser" not in state
@@ -275,7 +276,7 @@ def test_keys_that_do_not_go_together_are_refused(section: dict[str, Any], words
 
 def test_patch_larger_than_the_views_is_refused(posed: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="patch of 200 pixels does not fit"):
-        run(write_dataset(tmp_path, TINY, {"train": {"steps": 2, "patch_px": 200}}), tmp_path, "train", posed)
+        RUNS.run(write_dataset(tmp_path, TINY, {"train": {"steps": 2, "patch_px": 200}}), tmp_path, "train", posed)
 
 
 def test_the_better_one_is_used_and_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -311,11 +312,11 @@ def test_calibration_of_other_views_is_refused(posed: Path, rng: np.random.Gener
     (tmp_path / "calibration.zarr").symlink_to(posed / "calibration.zarr")
     read_calibration(open_store(posed / "calibration.zarr"))
     with pytest.raises(UserError, match="the calibration is of"):
-        run(write_dataset(tmp_path, TINY, SHORT), tmp_path, "train")
+        RUNS.run(write_dataset(tmp_path, TINY, SHORT), tmp_path, "train")
 
 
 def test_same_bits_in_two_runs(posed: Path, trained: Path, tmp_path: Path) -> None:
-    run(write_dataset(tmp_path, TINY, SHORT), tmp_path, "train", posed)
+    RUNS.run(write_dataset(tmp_path, TINY, SHORT), tmp_path, "train", posed)
     assert_same_training(tmp_path, trained)
     # the file too
     assert (tmp_path / "network.pt").read_bytes() == (trained / "network.pt").read_bytes()

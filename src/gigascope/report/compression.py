@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gigascope.report import compression_pictures as pictures
 from gigascope.report import compression_plots as plots
 from gigascope.report import compression_words as words
-from gigascope.report.page import Html, Page, details, grid, heading, join, quantity, table, tiles, warnings
+from gigascope.report.page import Html, Page, details, first_warnings, grid, heading, join, quantity, table, tiles
 from gigascope.report.records import reproduce, what_was_done
 
 if TYPE_CHECKING:
@@ -34,18 +34,15 @@ def compression_page(result: CompressionResult, picture_px: int = 720) -> str:
     ----------
     picture_px : longest side of a picture, samples
     """
-    notes = words.all_warnings(result)
     page = Page(
         title=result.name,
         kind="Compression report",
         summary=words.summary(result),
         footer=words.footer(result),
     )
-    first = words.warnings_link(len(notes)) if len(notes) > 2 else warnings(notes, "No stage had anything to warn of.")
-    numbers = tiles(words.headlines(result))
-    page.add("Original and decoded", pictures.projections(result, picture_px), numbers, first, anchor="volume")
-    if len(notes) > 2:
-        page.add("What to know before trusting it", warnings(notes, ""), anchor="warnings")
+    numbers = join([tiles(words.headlines(result)), first_warnings(result.warnings)])
+    page.add("Original and decoded", pictures.projections(result, picture_px), numbers, anchor="volume")
+    page.add_warnings(result.warnings)
     page.add("What was lost", pictures.slices(result, picture_px), plots.residual(result), anchor="lost")
     page.add("Beside other codecs", plots.rate_distortion(result), anchor="codecs")
     page.add("Where the bytes are", grid(plots.where_bytes_are(result), plots.seed_table(result)), anchor="bytes")

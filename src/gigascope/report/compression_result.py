@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gigascope.compression.decoding.volume import GaussianVolume
 from gigascope.compression.quality.frame_view import FrameOf
+from gigascope.report.evaluated import Columns, EvaluatedResult
 from gigascope.report.figures import level_for, level_shapes, level_spacing
 
 if TYPE_CHECKING:
     from gigascope.compression.gmix.header import Header
     from gigascope.store.open import StoreReader
 
-Columns = Mapping[str, NDArray[Any]]
 TABLES = ("bricks", "frames", "codecs", "curves", "deciles", "components")
 # Of a pyramid level that projections are made from: some seconds.
 PROJECTED_VOXELS = 2**27
@@ -53,7 +52,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class CompressionResult:
+class CompressionResult(EvaluatedResult):
     """Everything the page is made from.
 
     Attributes
@@ -65,11 +64,9 @@ class CompressionResult:
     metrics : content of metrics.json
     """
 
-    name: str
-    stores: Mapping[str, StoreReader]
+    ORDER = ("volume", "gate", "gaussians", "decoded", "codec_pictures")
+
     compressed: GaussianVolume
-    tables: Mapping[str, Columns]
-    metrics: Mapping[str, Any]
 
     @property
     def volume(self) -> StoreReader:
@@ -133,26 +130,6 @@ class CompressionResult:
         if store is not None and store.shape == self.volume.shape and store.n_levels == self.volume.n_levels:
             return store.array(level)
         return self.compressed.at_level(factors) if factors != (1, 1, 1) else self.compressed
-
-    def value(self, name: str) -> float | None:
-        """A metric, none where it does not exist."""
-        entry = self.metrics.get(name)
-        found = entry.get("value") if isinstance(entry, Mapping) else None
-        return None if found is None else float(found)
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """Provenance of every store, in the order in which the stages ran."""
-        order = ("volume", "gate", "gaussians", "decoded", "codec_pictures")
-        return [self.stores[name].provenance for name in order if name in self.stores]
-
-    def config(self, section: str) -> Mapping[str, Any]:
-        """What a stage was run with, empty where that is not known."""
-        for record in self.records:
-            found = dict(record.get("config") or {}).get(section)
-            if isinstance(found, Mapping):
-                return found
-        return {}
 
 
 def load(

@@ -19,7 +19,6 @@ from gigascope.report.page import (
     paragraph,
     plain,
     quantity,
-    tag,
 )
 
 if TYPE_CHECKING:
@@ -115,13 +114,6 @@ def _labels(result: CompressionResult) -> dict[str, str]:
 def _split(text: str) -> tuple[str, str]:
     head, _, unit = text.replace("\N{NO-BREAK SPACE}", " ").rpartition(" ")
     return (head, unit) if " " not in head else (text, "")
-
-
-def all_warnings(result: CompressionResult) -> list[str]:
-    """Everything the reader should know, from every stage; each once."""
-    found = [str(message) for record in result.records for message in record.get("warnings") or []]
-    found += [str(message) for message in result.metrics.get("warnings") or []]
-    return list(dict.fromkeys(found))
 
 
 def decisions(result: CompressionResult) -> Html:
@@ -277,11 +269,6 @@ def _aligned(*lines: tuple[str, str]) -> list[str]:
     """Commands with their remarks below each other."""
     width = max(len(line) for line, _ in lines)
     return [f"{line.ljust(width)}  # {remark}" for line, remark in lines]
-
-
-def warnings_link(n: int) -> Html:
-    """Where there are too many for the top of the page."""
-    return tag("p", tag("a", f"{n} things to know before trusting it", href="#warnings"))
 
 
 def frame_rows(result: CompressionResult, names: Mapping[str, str]) -> tuple[Sequence[str], list[list[Any]]]:

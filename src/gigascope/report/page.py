@@ -16,6 +16,8 @@ Cell = "str | float | int | bool | None | Html"
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 NBSP = "\N{NO-BREAK SPACE}"
+# Warnings that have room at the top of the page.
+SHOWN_FIRST = 2
 
 
 class Html(str):
@@ -149,6 +151,11 @@ class Page:
         if inside:
             self.sections.append(Section(title, inside, anchor or title.lower().replace(" ", "-")))
 
+    def add_warnings(self, messages: Sequence[str]) -> None:
+        """Those that are too many for the top of the page, in a section of their own; see :func:`first_warnings`."""
+        if len(messages) > SHOWN_FIRST:
+            self.add("What to know before trusting it", _warnings(messages), anchor="warnings")
+
     def render(self) -> str:
         """The whole page as HTML text."""
         links = [tag("a", s.title, href=f"#{s.anchor}") for s in self.sections]
@@ -217,10 +224,17 @@ def _unit(n: Number) -> Html:
     return tag("span", Html("" if n.unit == "°" else "&nbsp;"), n.unit, class_="unit") if n.unit else Html("")
 
 
-def warnings(messages: Sequence[str], none: str) -> Html:
-    """What the reader should know before trusting the result; `none` is said when there is nothing."""
+def first_warnings(messages: Sequence[str]) -> Html:
+    """At the top of the page: what the reader should know before trusting the result, or where it stands; see
+    :meth:`Page.add_warnings`."""
     if not messages:
-        return tag("p", none, class_="fine")
+        return tag("p", "No stage had anything to warn of.", class_="fine")
+    if len(messages) > SHOWN_FIRST:
+        return tag("p", tag("a", f"{len(messages)} things to know before trusting it", href="#warnings"))
+    return _warnings(messages)
+
+
+def _warnings(messages: Sequence[str]) -> Html:
     return tag("ul", *[tag("li", message) for message in messages], class_="warnings")
 
 

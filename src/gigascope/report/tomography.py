@@ -12,6 +12,7 @@ from gigascope.report.page import (
     Html,
     Page,
     details,
+    first_warnings,
     heading,
     join,
     paragraph,
@@ -20,7 +21,6 @@ from gigascope.report.page import (
     table,
     tag,
     tiles,
-    warnings,
 )
 from gigascope.report.records import reproduce, what_was_done
 
@@ -47,12 +47,11 @@ def tomography_page(result: TomographyResult, picture_px: int = 720) -> str:
     first = tag(
         "div",
         slices.tomogram_figure(result, picture_px),
-        tag("div", tiles(words.headlines(result, views)), _first_warnings(notes)),
+        tag("div", tiles(words.headlines(result, views)), first_warnings(notes)),
         class_="first",
     )
     page.add("Tomogram", first, anchor="tomogram")
-    if len(notes) > 2:
-        page.add("What to know before trusting it", warnings(notes, ""), anchor="warnings")
+    page.add_warnings(notes)
     page.add("Before and after alignment", slices.comparison(result, views, picture_px), anchor="before-after")
     page.add("Alignment", plots.alignment(views, result.pixel_nm), _flagged(views), anchor="alignment")
     page.add("Quality", plots.quality(result, views), _all_numbers(result), anchor="quality")
@@ -66,12 +65,6 @@ def tomography_page(result: TomographyResult, picture_px: int = 720) -> str:
 def _stores(result: TomographyResult) -> list[StoreReader]:
     found = [result.tilt_series, result.prealigned, result.tomogram, result.halves]
     return [store for store in found if store is not None]
-
-
-def _first_warnings(notes: list[str]) -> Html:
-    if len(notes) > 2:
-        return tag("p", tag("a", f"{len(notes)} things to know before trusting it", href="#warnings"))
-    return warnings(notes, "No stage had anything to warn of.")
 
 
 def _flagged(views: Views) -> Html:

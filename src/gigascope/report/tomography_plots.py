@@ -12,7 +12,8 @@ from gigascope.report.page import Html, grid, join, number, paragraph, plain
 from gigascope.report.plots import Axis, Mark, Series, Style, plot
 
 if TYPE_CHECKING:
-    from gigascope.report.tomography_result import Columns, TomographyResult, Views
+    from gigascope.report.evaluated import Columns
+    from gigascope.report.tomography_result import TomographyResult, Views
 
 F64 = NDArray[np.float64]
 TILT = Axis("tilt (°)")

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gigascope.report.evaluated import Columns
+
 if TYPE_CHECKING:
     from gigascope.store.open import StoreReader
 
 F64 = NDArray[np.float64]
-Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

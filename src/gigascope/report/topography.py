@@ -13,6 +13,7 @@ from gigascope.report.page import (
     Page,
     details,
     figure,
+    first_warnings,
     grid,
     heading,
     join,
@@ -20,7 +21,6 @@ from gigascope.report.page import (
     quantity,
     table,
     tiles,
-    warnings,
 )
 from gigascope.report.records import reproduce, what_was_done
 
@@ -35,18 +35,15 @@ def topography_page(result: TopographyResult, picture_px: int = 720) -> str:
     ----------
     picture_px : longest side of a picture, samples
     """
-    notes = words.all_warnings(result)
     page = Page(
         title=result.name,
         kind="Topography report",
         summary=words.summary(result),
         footer=words.footer(result),
     )
-    first = words.warnings_link(len(notes)) if len(notes) > 2 else warnings(notes, "No stage had anything to warn of.")
-    numbers = tiles(words.headlines(result))
-    page.add("Picture and heights", pictures.mosaic(result, picture_px), numbers, first, anchor="mosaic")
-    if len(notes) > 2:
-        page.add("What to know before trusting it", warnings(notes, ""), anchor="warnings")
+    numbers = join([tiles(words.headlines(result)), first_warnings(result.warnings)])
+    page.add("Picture and heights", pictures.mosaic(result, picture_px), numbers, anchor="mosaic")
+    page.add_warnings(result.warnings)
     page.add("One view, before and after", pictures.one_view(result, picture_px), anchor="view")
     page.add("How good heights and picture are", _errors(result, picture_px), anchor="errors")
     page.add("Do the views agree", _agreement(result, picture_px), anchor="agreement")

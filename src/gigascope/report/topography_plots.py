@@ -12,7 +12,8 @@ from gigascope.report.page import Html, details, grid, heading, join, number, pa
 from gigascope.report.plots import Axis, Mark, Series, plot, ticks
 
 if TYPE_CHECKING:
-    from gigascope.report.topography_result import Columns, TopographyResult
+    from gigascope.report.evaluated import Columns
+    from gigascope.report.topography_result import TopographyResult
 
 F64 = NDArray[np.float64]
 # Arrows of a quiver; more cannot be told apart.

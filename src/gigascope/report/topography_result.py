@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gigascope.report.evaluated import EvaluatedResult
 from gigascope.report.figures import level_for, level_shapes, level_spacing
 from gigascope.topography.calibration.stored import read_calibration
 from gigascope.topography.capture.bayer import demosaic
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from gigascope.topography.calibration.result import Calibration
 
 F32 = NDArray[np.float32]
-Columns = Mapping[str, NDArray[Any]]
 TABLES = (*EVALUATED, "losses")
 # In the order in which the stages ran.
 STORES = ("truth", "raw", "registered", "calibration", "training", "views", "mosaic", "evaluation")
@@ -31,7 +31,7 @@ NM_PER_UM = 1000.0
 
 
 @dataclass(frozen=True)
-class TopographyResult:
+class TopographyResult(EvaluatedResult):
     """Everything the page is made from.
 
     Attributes
@@ -42,10 +42,7 @@ class TopographyResult:
     metrics : content of metrics.json
     """
 
-    name: str
-    stores: Mapping[str, StoreReader]
-    tables: Mapping[str, Columns]
-    metrics: Mapping[str, Any]
+    ORDER = STORES
 
     @property
     def stacks(self) -> StoreReader:
@@ -130,25 +127,6 @@ class TopographyResult:
         if int(stacks.attrs.get("colours", 1)) == 3:
             return np.moveaxis(np.asarray(stacks.member("rgb")[(*place, k)], np.float32), 0, -1)
         return np.repeat(np.asarray(stacks.member("green")[(*place, k)], np.float32)[..., None], 3, axis=-1)
-
-    def value(self, name: str) -> float | None:
-        """A metric, none where it does not exist."""
-        entry = self.metrics.get(name)
-        found = entry.get("value") if isinstance(entry, Mapping) else None
-        return None if found is None else float(found)
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """Provenance of every store, in the order in which the stages ran."""
-        return [self.stores[name].provenance for name in STORES if name in self.stores]
-
-    def config(self, section: str) -> Mapping[str, Any]:
-        """What a stage was run with, empty where that is not known."""
-        for record in self.records:
-            found = dict(record.get("config") or {}).get(section)
-            if isinstance(found, Mapping):
-                return found
-        return {}
 
 
 def load(name: str, stores: Mapping[str, StoreReader], metrics: Path, tables: Mapping[str, Path]) -> TopographyResult:

@@ -101,18 +101,6 @@ def _split(text: str) -> tuple[str, str]:
     return (head, unit) if " " not in head else (text, "")
 
 
-def all_warnings(result: TopographyResult) -> list[str]:
-    """Everything the reader should know, from every stage; each once."""
-    found = [str(message) for record in result.records for message in record.get("warnings") or []]
-    found += [str(message) for message in result.metrics.get("warnings") or []]
-    return list(dict.fromkeys(found))
-
-
-def warnings_link(n: int) -> Html:
-    """Where there are too many for the top of the page."""
-    return tag("p", tag("a", f"{n} things to know before trusting it", href="#warnings"))
-
-
 def decisions(result: TopographyResult) -> Html:
     """What was chosen for the user, with the value and the reason."""
     rows: list[Row] = [
