@@ -210,7 +210,9 @@ def test_stacks_that_cannot_teach_are_said(
     attrs = attributes(tmp_path)
     assert attrs["use"] == "focus"
     assert words in attrs["why"]
-    assert words in open_store(tmp_path / "training.zarr").provenance["warnings"][0]
+    warnings = open_store(tmp_path / "training.zarr").provenance["warnings"]
+    # one camera at one place is a microscope with a motorised focus: nothing is amiss with it
+    assert [words in w for w in warnings] == ([] if spread is None else [True])
 
 
 def test_published_training_goes_without_a_second_view(rng: np.random.Generator, tmp_path: Path) -> None:
