@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from gigascope.config import compression, tomography, topography, topography_network
+from gigascope.config import (
+    compression,
+    synthesis,
+    synthesis_adapt,
+    synthesis_evaluate,
+    synthesis_simulate,
+    tomography,
+    topography,
+    topography_network,
+)
 from gigascope.config.section import Section, explain
 from gigascope.errors import UserError
 
@@ -118,11 +127,35 @@ class TopographyDataset(_Dataset):
         return only[stage] if stage in only else super().runs(stage)
 
 
-Dataset = TomographyDataset | CompressionDataset | TopographyDataset
+class SynthesisDataset(_Dataset):
+    """Virtual cell cultures with exact labels."""
+
+    pipeline: Literal["synthesis"] = Field(description="which chain of stages")
+    inputs: synthesis.SynthesisInputs = Field(
+        synthesis.SynthesisInputs(), description="real images and labelled nuclei, where there are any"
+    )
+    ingest: synthesis.Ingest = Field(synthesis.Ingest(), description="reading the real images")
+    prototypes: synthesis.Prototypes = Field(
+        synthesis.Prototypes(), description="shapes of nuclei from labelled images"
+    )
+    phantoms: synthesis.Phantoms = Field(synthesis.Phantoms(), description="placing nuclei in spheroids")
+    simulate: synthesis_simulate.Simulate = Field(
+        synthesis_simulate.Simulate(), description="what a microscope makes of them"
+    )
+    train: synthesis_adapt.Train = Field(
+        synthesis_adapt.Train(), description="training the network between the domains"
+    )
+    infer: synthesis_adapt.Infer = Field(synthesis_adapt.Infer(), description="making the images look real")
+    evaluate: synthesis_evaluate.Evaluate = Field(synthesis_evaluate.Evaluate(), description="quality measures")
+    report: synthesis.SynthesisReport = Field(synthesis.SynthesisReport(), description="the HTML page")
+
+
+Dataset = TomographyDataset | CompressionDataset | TopographyDataset | SynthesisDataset
 PIPELINES: dict[str, type[_Dataset]] = {
     "tomography": TomographyDataset,
     "compression": CompressionDataset,
     "topography": TopographyDataset,
+    "synthesis": SynthesisDataset,
 }
 _ADAPTER: TypeAdapter[Dataset] = TypeAdapter(Annotated[Dataset, Field(discriminator="pipeline")])
 
