@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from gigascope.store.create import ImageWriter, StoreWriter
+    from gigascope.store.ensemble import EnsembleWriter
     from gigascope.store.open import StoreReader
 
 Computation = TypeVar("Computation", bound=Resumable[Any])
@@ -191,6 +192,16 @@ class Context:
         if self.stage.outputs[name] is not Kind.STORE:
             raise KeyError(f"{self.stage.name}: output {name} is no store")
         writer = create_image(self.scratch_path(name), name=name, **image)
+        self.adopt(name, writer)
+        return writer
+
+    def create_ensemble(self, name: str) -> EnsembleWriter:
+        """A new store of many images, in scratch, for the output of that name; see :mod:`gigascope.store.ensemble`."""
+        from gigascope.store.ensemble import create_ensemble
+
+        if self.stage.outputs[name] is not Kind.STORE:
+            raise KeyError(f"{self.stage.name}: output {name} is no store")
+        writer = create_ensemble(self.scratch_path(name))
         self.adopt(name, writer)
         return writer
 

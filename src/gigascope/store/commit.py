@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import math
@@ -35,6 +36,7 @@ from gigascope.store.checksum import (
 )
 from gigascope.store.create import VERSION, ImageWriter, StoreWriter, new_array, open_writer, plan_of
 from gigascope.store.disk import disk_errors, remove, sweep_partial
+from gigascope.store.ensemble import OF_IMAGES, EnsembleWriter, MemberWriter
 from gigascope.store.open import open_store
 from gigascope.store.plain_shard import check_shard, is_plain
 from gigascope.store.plan import Region
@@ -71,32 +73,19 @@ def finish(store: StoreWriter | Path, provenance: Mapping[str, Any], *, allow_na
     ValueError : attributes that are no JSON, or too many for the root
     """
     writer = store if isinstance(store, StoreWriter) else open_writer(store)
-    image = writer if isinstance(writer, ImageWriter) else None
     attrs, provenance = json_value(writer.attrs), json_value(provenance)
     with disk_errors(writer.path), Digester(writer.path) as digester:
         for stray in sweep_partial(writer.path):
             _log.info("removed %s, left by an interrupted write", stray)
-        members = {kind: _members(writer.group, kind) for kind in ("arrays", "labels", "tables")}
-        others = _other_arrays(writer.group) if image is None else []
-        _require_shards(writer, members, others)
-        for array in [*(writer.group[f"arrays/{name}"] for name in members["arrays"]), *others]:
-            _read_through(writer.path, array, digester)
-        statistics = (
-            {} if image is None else _finish_image(image, members["labels"], digester, allow_nan or image.allow_nan)
-        )
+        of_images = attrs.pop(OF_IMAGES, {})
+        ensemble = _finish_images(writer, of_images, digester, allow_nan) if isinstance(writer, EnsembleWriter) else {}
+        found = _finish_group(writer, digester, allow_nan)
         for file in store_files(writer.path):
             digester.add(file)
         files = digester.results()
         write_checksums(writer.group, files)
         root: dict[str, Any] = dict(writer.group.attrs)
-        record: dict[str, Any] = {
-            "version": VERSION,
-            "complete": True,
-            "image": image and {**root["gigascope"]["image"], "shape": list(image.shape), "dtype": image.dtype.name},
-            "statistics": statistics,
-            "members": members,
-            "stage_attrs": attrs,
-        }
+        record: dict[str, Any] = {"version": VERSION, "complete": True, **found, "stage_attrs": attrs, **ensemble}
         root["gigascope"] = record
         record["digest"] = content_digest(files, root)
         record["provenance"] = provenance
@@ -168,23 +157,66 @@ def json_value(value: Any) -> Any:
     raise ValueError(f"{value!r} of type {type(value).__name__} is no JSON value")
 
 
-def _members(group: zarr.Group, kind: str) -> list[str]:
-    return sorted(group[kind].keys()) if kind in group else []  # type: ignore[union-attr]
+def _finish_images(
+    writer: EnsembleWriter, attrs: Mapping[str, Any], digester: Digester, allow_nan: bool
+) -> dict[str, Any]:
+    """Complete each image of an ensemble in its own group; returns what the record of the whole says of them."""
+    images = [writer.image(name) for name in writer.images]
+    if not images:
+        raise ValueError(f"{writer.path} is an ensemble without an image")
+    for image in images:
+        _require_shards(image, _members_of(image), [])
+    for image in images:
+        found = _finish_group(image, digester, allow_nan)
+        own = attrs.get(image.key, {"attrs": {}, "properties": {}})
+        for label, columns in own["properties"].items():
+            ngff.write_label_properties(image.group[f"labels/{label}"], columns)  # type: ignore[arg-type]
+        record = {"version": VERSION, "complete": True, **found, "stage_attrs": own["attrs"]}
+        image.group.attrs["gigascope"] = {**record, "ensemble": writer.path.name, "side_folder": image.side_folder}
+    names = [image.key for image in images]
+    ngff.write_collection(writer.group, names)
+    return {"ensemble": True, "images": names}
 
 
-def _other_arrays(group: zarr.Group) -> list[Any]:
+def _finish_group(writer: StoreWriter, digester: Digester, allow_nan: bool) -> dict[str, Any]:
+    """Check all arrays of a group, complete its image; returns what the record says of them."""
+    image = writer if isinstance(writer, ImageWriter) else None
+    members = _members_of(writer)
+    others = _other_arrays(writer) if image is None else []
+    _require_shards(writer, members, others)
+    for array in [*(writer.group[f"{writer.side_folder}/{name}"] for name in members["arrays"]), *others]:
+        _read_through(writer.path, array, digester)
+    if image is None:
+        return {"image": None, "statistics": {}, "members": members}
+    statistics = _finish_image(image, members["labels"], digester, allow_nan or image.allow_nan)
+    if isinstance(image, MemberWriter) and statistics["mean"] is not None:
+        # These lie in a file that is content, and the last digits of a sum depend on the processor.
+        statistics["mean"] = float(f"{statistics['mean']:.6g}")
+    described = {**image.group.attrs["gigascope"]["image"], "shape": list(image.shape), "dtype": image.dtype.name}  # type: ignore[index,call-overload,dict-item]
+    return {"image": described, "statistics": statistics, "members": members}
+
+
+def _members_of(writer: StoreWriter) -> dict[str, list[str]]:
+    """Names of side arrays, label images and tables."""
+    folders = {"arrays": writer.side_folder, "labels": "labels", "tables": "tables"}
+    group = writer.group
+    return {kind: sorted(group[at].keys()) if at in group else [] for kind, at in folders.items()}  # type: ignore[union-attr]
+
+
+def _other_arrays(writer: StoreWriter) -> list[Any]:
     """Arrays that a format keeps at places of its own."""
     import zarr
 
-    known = ("arrays", "labels", "tables", TABLE)
-    found = [member for path, member in group.members(max_depth=None) if path.split("/")[0] not in known]
+    apart = writer.images if isinstance(writer, EnsembleWriter) else []
+    known = ("arrays", "labels", "tables", TABLE, *apart)
+    found = [member for path, member in writer.group.members(max_depth=None) if path.split("/")[0] not in known]
     return [member for member in found if isinstance(member, zarr.Array)]
 
 
 def _require_shards(writer: StoreWriter, members: Mapping[str, list[str]], others: Sequence[Any]) -> None:
     """Refuse at once what would fail after a long pass over the data."""
     group = writer.group
-    arrays = [*others, *(group[f"arrays/{name}"] for name in members["arrays"])]
+    arrays = [*others, *(group[f"{writer.side_folder}/{name}"] for name in members["arrays"])]
     arrays += [group[f"labels/{name}/0"] for name in members["labels"]]
     arrays += [column for name in members["tables"] for column in group[f"tables/{name}"].array_values()]  # type: ignore[union-attr]
     if isinstance(writer, ImageWriter):
@@ -210,9 +242,10 @@ def _finish_image(writer: ImageWriter, labels: Sequence[str], digester: Digester
                 what = f"has the value {part[found.first_bad]} at {named}; only finite values may be kept."
                 raise UserError(what, where=writer.path, do="Look at the stage's log and inputs.")
 
-    _build_pyramid(writer, "0", pyramid.mean, digester, take_in)
+    _build_pyramid(writer, "0", writer.axes, pyramid.mean, digester, take_in)
     for name in labels:
-        _build_pyramid(writer, f"labels/{name}/0", pyramid.mode, digester, lambda region, block: None)
+        base = f"labels/{name}/0"
+        _build_pyramid(writer, base, writer.label_axes, pyramid.mode, digester, lambda region, block: None)
     statistics = Statistics()
     of_channel = [Statistics() for _ in writer.channels or ()]
     for corner in sorted(blocks):  # threads finish in any order, the sum must not depend on it
@@ -240,30 +273,38 @@ def _write_ome(
     windows = [channel.window or one.window() for channel, one in zip(channels, found)]
     extremes = [(one.lowest, one.highest) if one.n_finite else w for one, w in zip(found, windows)]
     display = ngff.omero(channels, extremes, windows)
-    common: dict[str, Any] = {
-        "axes": writer.axes,
-        "spacing": writer.spacing,
-        "unit": writer.unit,
-        "factors": pyramid.level_factors(writer.shape, writer.axes),
-    }
-    ngff.write_image_metadata(writer.group, name=writer.name, display=display, **common)
+    common: dict[str, Any] = {"spacing": writer.spacing, "unit": writer.unit}
+    factors = pyramid.level_factors(writer.shape, writer.axes)
+    ngff.write_image_metadata(
+        writer.group, name=writer.name, display=display, axes=writer.axes, factors=factors, **common
+    )
+    kept = [axis in writer.label_axes for axis in writer.axes]
+    factors = [tuple(itertools.compress(step, kept)) for step in factors]
     for name in labels:
-        ngff.write_image_metadata(writer.group[f"labels/{name}"], name=name, **common)  # type: ignore[arg-type]
+        ngff.write_image_metadata(
+            writer.group[f"labels/{name}"],  # type: ignore[arg-type]
+            name=name,
+            axes=writer.label_axes,
+            factors=factors,
+            **common,
+        )
     if labels:
         ngff.write_label_list(writer.group["labels"], labels)  # type: ignore[arg-type]
 
 
-def _build_pyramid(writer: ImageWriter, base: str, reduce: pyramid.Reduce, digester: Digester, visit: Visit) -> None:
+def _build_pyramid(
+    writer: ImageWriter, base: str, axes: Sequence[str], reduce: pyramid.Reduce, digester: Digester, visit: Visit
+) -> None:
     """Read the full level `base` through, once, `visit` its blocks, and make all coarser levels beside it."""
     parent = base.rpartition("0")[0]
     array: zarr.Array = writer.group[base]  # type: ignore[assignment]
-    for level, step in enumerate(pyramid.level_factors(array.shape, writer.axes), start=1):
+    for level, step in enumerate(pyramid.level_factors(array.shape, axes), start=1):
         plan = plan_of(array).coarser(pyramid.coarser_shape(array.shape, step))
-        target = new_array(writer.group, f"{parent}{level}", plan, array.dtype, writer.axes)
+        target = new_array(writer.group, f"{parent}{level}", plan, array.dtype, axes)
         read = functools.partial(_read, writer.path, array, digester, visit if level == 1 else None)
         pyramid.build_level(plan_of(array), target, step, reduce, read)
         array = target
-    if array.path == base:
+    if array.path == writer.group[base].path:
         _read_through(writer.path, array, digester, visit)
 
 

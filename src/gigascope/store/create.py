@@ -6,6 +6,7 @@ producers loop over :meth:`ImageWriter.shard_regions`, and jobs divide these reg
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -37,7 +38,10 @@ class StoreWriter:
     group : its root Zarr group
     attrs : JSON values that :func:`finish` puts into the store (numpy scalars and arrays become numbers and lists);
         kept in this process until then
+    side_folder : where side arrays lie
     """
+
+    side_folder = "arrays"
 
     def __init__(self, path: Path, group: zarr.Group) -> None:
         self.path = path
@@ -49,7 +53,7 @@ class StoreWriter:
     ) -> zarr.Array:
         """A further array `arrays/<name>` beside the image, in the same codecs; every shard of it must be written."""
         with disk_errors(self.path):
-            return new_array(self.group, f"arrays/{name}", shard_plan(shape, dtype, access), dtype)
+            return new_array(self.group, f"{self.side_folder}/{name}", shard_plan(shape, dtype, access), dtype)
 
     def create_member(
         self, name: str, plan: ShardPlan, dtype: DTypeLike, *, axes: Sequence[str] | None = None, compress: bool = True
@@ -112,6 +116,11 @@ class ImageWriter(StoreWriter):
         return self.array.dtype
 
     @property
+    def label_axes(self) -> tuple[str, ...]:
+        """Name of each axis of a label image: those of the image without its channels."""
+        return tuple(axis for axis in self.axes if axis != "c")
+
+    @property
     def nbytes(self) -> int:
         """Uncompressed bytes of level 0."""
         return math.prod(self.shape) * self.dtype.itemsize
@@ -131,20 +140,23 @@ class ImageWriter(StoreWriter):
         return np.asarray(self.array[region])
 
     def create_label(self, name: str, dtype: DTypeLike = np.uint8, *, plan: ShardPlan | None = None) -> zarr.Array:
-        """A label image `labels/<name>` of the image's shape: integers, 0 is background.
+        """A label image `labels/<name>` of the image's shape without its channels: integers, 0 is background.
 
         Returns level 0; :func:`finish` adds the pyramid (the most frequent label of each block) and the metadata.
         """
         if np.dtype(dtype).kind not in "iu":
             raise ShapeError(f"label image {name} needs an integer dtype, got {np.dtype(dtype)}")
-        plan = plan or ShardPlan(self.shape, np.dtype(dtype).itemsize, self.plan.chunks, self.plan.shards)
+        if plan is None:
+            kept = [axis != "c" for axis in self.axes]
+            cut = (tuple(itertools.compress(n, kept)) for n in (self.plan.chunks, self.plan.shards))
+            plan = ShardPlan(tuple(itertools.compress(self.shape, kept)), np.dtype(dtype).itemsize, *cut)
         with disk_errors(self.path):
-            return new_array(self.group, f"labels/{name}/0", plan, dtype, self.axes)
+            return new_array(self.group, f"labels/{name}/0", plan, dtype, self.label_axes)
 
 
 def create_store(path: Path) -> StoreWriter:
     """A new store without an image, for tables and arrays; what an earlier attempt left at `path` is removed."""
-    return StoreWriter(path, _new_group(path, None))
+    return StoreWriter(path, new_group(path, None))
 
 
 def create_image(
@@ -186,27 +198,59 @@ def create_image(
     path = Path(path)
     shape = tuple(int(n) for n in shape)
     dtype = np.dtype(dtype)
-    spacing = {axis: float(step) for axis, step in (spacing or {}).items()}
-    _check_image(shape, dtype, axes, spacing)
     plan = plan or shard_plan(shape, dtype, access)
-    image = {
-        "axes": list(axes),
-        "spacing": spacing,
-        "unit": unit,
-        "name": name or path.stem,
-        "window": None if window is None else [float(window[0]), float(window[1])],
-        "channels": None if channels is None else [asdict(channel) for channel in channels],
-        "allow_nan": allow_nan,
-    }
-    if channels is not None and ("c" not in axes or len(channels) != shape[list(axes).index("c")]):
-        raise ShapeError(f"{len(channels)} channels are described, the axes {tuple(axes)} have the shape {shape}")
-    group = _new_group(path, image)
+    image = image_record(
+        shape,
+        dtype,
+        axes=axes,
+        spacing=spacing or {},
+        unit=unit,
+        name=name or path.stem,
+        window=window,
+        channels=channels,
+        allow_nan=allow_nan,
+    )
+    group = new_group(path, image)
     with disk_errors(path):
         return ImageWriter(path, group, new_array(group, "0", plan, dtype, axes), image)
 
 
+def image_record(
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    *,
+    axes: Sequence[str],
+    spacing: Mapping[str, float],
+    unit: str,
+    name: str,
+    window: tuple[float, float] | None,
+    channels: Sequence[Channel] | None,
+    allow_nan: bool,
+) -> dict[str, Any]:
+    """What is kept of an image until it is finished, as JSON; the parameters are those of :func:`create_image`.
+
+    Raises
+    ------
+    ShapeError : axes, shape, dtype, spacing or channels do not go together
+    """
+    spacing = {axis: float(step) for axis, step in spacing.items()}
+    _check_image(shape, np.dtype(dtype), axes, spacing)
+    if channels is not None and ("c" not in axes or len(channels) != shape[list(axes).index("c")]):
+        raise ShapeError(f"{len(channels)} channels are described, the axes {tuple(axes)} have the shape {shape}")
+    return {
+        "axes": list(axes),
+        "spacing": spacing,
+        "unit": unit,
+        "name": name,
+        "window": None if window is None else [float(window[0]), float(window[1])],
+        "channels": None if channels is None else [asdict(channel) for channel in channels],
+        "allow_nan": allow_nan,
+    }
+
+
 def open_writer(path: Path) -> StoreWriter:
-    """The unfinished store at `path` again, as a part or the gathering job needs it; an ImageWriter if it has an image.
+    """The unfinished store at `path` again, as a part or the gathering job needs it: an ImageWriter if it has an image,
+    an EnsembleWriter if it is to hold many.
 
     Raises
     ------
@@ -221,6 +265,10 @@ def open_writer(path: Path) -> StoreWriter:
         if record["complete"]:
             raise ValueError("it is finished")
         image = record["image"]
+        if record.get("ensemble"):
+            from gigascope.store.ensemble import EnsembleWriter
+
+            return EnsembleWriter(path, group)
         if image is None:
             return StoreWriter(path, group)
         return ImageWriter(path, group, writable_array(group, "0"), image)
@@ -289,7 +337,13 @@ def _check_image(shape: tuple[int, ...], dtype: np.dtype, axes: Sequence[str], s
             raise ShapeError(f"spacing along {axis} must be a positive length, got {step}")
 
 
-def _new_group(path: Path, image: dict[str, Any] | None) -> zarr.Group:
+def new_group(path: Path, image: dict[str, Any] | None, *, ensemble: bool = False) -> zarr.Group:
+    """The root of a new store, with its record; what an earlier attempt left at `path` is removed.
+
+    Raises
+    ------
+    UserError : the disk is full or may not be written, or `path` holds something that is not a store of ours
+    """
     import zarr
 
     path = Path(path)
@@ -298,7 +352,9 @@ def _new_group(path: Path, image: dict[str, Any] | None) -> zarr.Group:
             _check_ours(path)
             remove(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"version": VERSION, "complete": False, "image": image}
+        record: dict[str, Any] = {"version": VERSION, "complete": False, "image": image}
+        if ensemble:
+            record["ensemble"] = True
         return zarr.create_group(path, zarr_format=3, attributes={"gigascope": record})
 
 

@@ -121,3 +121,23 @@ def write_label_list(labels: zarr.Group, names: Sequence[str]) -> None:
         write_label_metadata(labels, name, fmt=FormatV05(), source={"image": "../../"})
     # 0.5 wants its version in this group too; the library (0.18) leaves it out.
     labels.attrs["ome"] = {"version": FormatV05().version, "labels": list(names)}
+
+
+def write_label_properties(label: zarr.Group, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Add properties of each label, columns of equal length with `label-value` among them, to a label image."""
+    ome: Any = label.attrs["ome"]
+    rows = [dict(zip(columns, values)) for values in zip(*columns.values(), strict=True)]
+    label.attrs["ome"] = {**ome, "image-label": {**ome["image-label"], "properties": rows}}
+
+
+def write_collection(group: zarr.Group, names: Sequence[str]) -> None:
+    """Write the `ome` attributes that make `group` a collection of the images `names`, in this order.
+
+    The layout is that of bioformats2raw, the only one that OME-Zarr 0.5 has for collections; the list of images stands
+    in the group OME, as it says.
+    """
+    from ome_zarr.format import FormatV05
+
+    version = FormatV05().version
+    group.attrs["ome"] = {"version": version, "bioformats2raw.layout": 3}
+    group.require_group("OME").attrs["ome"] = {"version": version, "series": list(names)}

@@ -30,9 +30,10 @@ class StoreReader:
     statistics : min, max, mean of the finite values of the image and the count of others, empty without an image
     """
 
-    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+    def __init__(self, path: Path, attributes: dict[str, Any], root: Path | None = None) -> None:
         record = attributes["gigascope"]
         self.path = path
+        self._root = root or path
         self.attributes = attributes
         self.digest: str = record["digest"]
         self.provenance: dict[str, Any] = record["provenance"]
@@ -40,6 +41,8 @@ class StoreReader:
         self.statistics: dict[str, Any] = record["statistics"]
         self._image: dict[str, Any] | None = record["image"]
         self._members: dict[str, list[str]] = record["members"]
+        self._images: list[str] = record.get("images", [])
+        self._side_folder: str = record.get("side_folder", "arrays")
 
     # the image
 
@@ -109,7 +112,8 @@ class StoreReader:
 
     def side(self, name: str) -> zarr.Array:
         """A side array."""
-        return self._array(f"arrays/{name}", "side arrays", [f"arrays/{n}" for n in self._members["arrays"]])
+        folder = self._side_folder
+        return self._array(f"{folder}/{name}", "side arrays", [f"{folder}/{n}" for n in self._members["arrays"]])
 
     def member(self, name: str) -> zarr.Array:
         """An array at a place of its own, of a store without an image.
@@ -155,6 +159,31 @@ class StoreReader:
         """Names of the label images."""
         return list(self._members["labels"])
 
+    # an ensemble
+
+    @property
+    def images(self) -> list[str]:
+        """Names of the images of an ensemble, in order; empty for any other store."""
+        return list(self._images)
+
+    def image(self, name: str) -> StoreReader:
+        """An image of an ensemble, as a store of its own: with its arrays, labels, tables, attributes and statistics.
+
+        Its digest and provenance are those of the ensemble.
+
+        Raises
+        ------
+        UserError : there is none, or its metadata are damaged
+        """
+        self._check_member(name, "images", self._images)
+        attributes = _root_attributes(self.path / name)
+        record = attributes.get("gigascope")
+        if not isinstance(record, dict) or record.get("complete") is not True:
+            raise UserError("the metadata of this image are not those that were committed.",
+                            where=self.path / name, do=_restore(self.path))  # fmt: skip
+        of_all = {"digest": self.digest, "provenance": self.provenance}
+        return StoreReader(self.path / name, {**attributes, "gigascope": {**record, **of_all}}, self.path)
+
     def _need_image(self) -> dict[str, Any]:
         if self._image is None:
             raise UserError("holds no image.", where=self.path)
@@ -172,7 +201,7 @@ class StoreReader:
             raise UserError(f"{member} cannot be opened ({error}).", where=self.path, do=_AGAIN) from error
         if missing := missing_shards(self.path, array):  # type: ignore[arg-type]
             what = f"{len(missing)} shards of a finished store are missing, the first is {missing[0]}."
-            raise UserError(what, where=self.path, do=_restore(self.path))
+            raise UserError(what, where=self.path, do=_restore(self._root))
         return array  # type: ignore[return-value]
 
     def _table(self, name: str) -> zarr.Group:
@@ -190,7 +219,7 @@ class StoreReader:
 
 
 def open_store(path: Path | str) -> StoreReader:
-    """Open a finished store by its folder or its root `zarr.json`.
+    """Open a finished store by its folder or its root `zarr.json`; also one image of an ensemble, by its folder.
 
     Raises
     ------
@@ -208,6 +237,8 @@ def open_store(path: Path | str) -> StoreReader:
     if record.get("version") != VERSION:
         what = f"has a record of version {record.get('version')}, this release reads version {VERSION}."
         raise UserError(what, where=path, do="Install the release that wrote it, or run snakemake again.")
+    if isinstance(record.get("ensemble"), str):
+        return open_store(path.parent).image(path.name)
     if record.get("complete") is not True or not record.get("digest"):
         raise UserError("is unfinished: it has no completion record.", where=path, do=_AGAIN)
     return StoreReader(path, attributes)
