@@ -14,6 +14,9 @@ from gigascope.errors import UserError
 from gigascope.runtime.memory import human_bytes
 from gigascope.store.open import StoreReader, open_store
 
+# Images of a store of many that are listed.
+_SHOWN = 20
+
 
 def print_info(path: Path) -> None:
     """Print the provenance of one store, or of every store of a results folder.
@@ -40,7 +43,11 @@ def print_info(path: Path) -> None:
         table.add_row(
             store.name,
             "".join(axis[0] for axis in reader.axes) if reader.has_image else "-",
-            "x".join(map(str, reader.shape)) if reader.has_image else "tables only",
+            "x".join(map(str, reader.shape))
+            if reader.has_image
+            else f"{len(reader.images)} images"
+            if reader.images
+            else "tables only",
             str(reader.dtype) if reader.has_image else "-",
             made.get("stage", "?"),
             made.get("finished", "?"),
@@ -68,6 +75,7 @@ def _print_store(console: Console, reader: StoreReader) -> None:
     made = reader.provenance
     rows = {
         **(_image_rows(reader) if reader.has_image else {}),
+        **({"images": _ensemble_lines(reader)} if reader.images else {}),
         "content digest": reader.digest,
         "made by": f"{made.get('stage')} of {made.get('dataset')}, gigascope {made.get('gigascope')}, code "
         f"{made.get('code')}",
@@ -95,3 +103,14 @@ def _image_rows(reader: StoreReader) -> dict[str, str]:
         "image": f"{' '.join(reader.axes)}: {size} {reader.dtype}, {reader.n_levels} levels",
         "spacing": ", ".join(f"{axis} {step:g} {reader.unit}" for axis, step in reader.spacing.items()),
     }
+
+
+def _ensemble_lines(reader: StoreReader) -> str:
+    """One line for each of the first images of a store of many."""
+    lines = []
+    for name in reader.images[:_SHOWN]:
+        image = reader.image(name)
+        labels = f", labels {', '.join(image.labels)}" if image.labels else ""
+        lines.append(f"{name}: {_image_rows(image)['image']}{labels}")
+    more = len(reader.images) - _SHOWN
+    return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])

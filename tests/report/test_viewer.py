@@ -7,10 +7,13 @@ import socket
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 
 from gigascope.errors import UserError
 from gigascope.report import viewer
+from gigascope.store.commit import finish
+from gigascope.store.ensemble import create_ensemble
 from gigascope.store.open import open_store
 
 from .mosaics import write_mosaic
@@ -177,3 +180,54 @@ def test_mosaic_has_a_panel_for_its_colours_and_one_for_its_heights(tmp_path, n_
     assert control["range"] == pytest.approx([-50, 50], abs=1)
     assert shown["dimensions"]["x"] == [1.3e-6, "m"]
     assert shown.get("crossSectionOrientation", [0, 0, 0, 1]) == [0, 0, 0, 1]
+
+
+def write_cultures(path, n=2):
+    ensemble = create_ensemble(path)
+    for number in range(n):
+        shape = (6 + number, 20, 30)
+        spacing = {"z": 1.5, "y": 0.5, "x": 0.5}
+        image = ensemble.create_image(f"s000{number}", shape=shape, dtype=np.uint16, spacing=spacing)
+        labels = np.zeros(shape, np.uint32)
+        labels[1:4, 3:12, 3:12], labels[2:5, 3:17, 15:27] = 7, 70_000
+        image[:] = (100 + 50 * (labels > 0)).astype(np.uint16)
+        image.create_label("nuclei", np.uint32)[:] = labels
+        image.create_label("spheroid")[:] = np.ones(shape, np.uint8)
+    finish(ensemble, {"stage": "synthesis.simulate"})
+
+
+def test_of_a_store_of_many_images_the_first_is_shown_with_its_labels(tmp_path):
+    write_cultures(tmp_path / "cultures.zarr")
+    served = viewer.serve(tmp_path)
+    assert served.layers == ["cultures/s0000"]
+    shown = served.neuroglancer.state.to_json()
+    assert [(x["name"], x["type"], x.get("visible", True)) for x in shown["layers"]] == [
+        ("cultures/s0000", "image", True),
+        ("cultures/s0000 nuclei", "segmentation", True),
+        ("cultures/s0000 spheroid", "segmentation", False),
+    ]
+    assert shown["layout"]["layout"] == "4panel"
+    for layer in shown["layers"]:
+        with fetch(layer["source"]["url"].removesuffix("|zarr3:") + "zarr.json") as answer:
+            assert json.load(answer)["attributes"]["ome"]["multiscales"]
+        assert [row[-1] for row in layer["source"]["transform"]["matrix"]] == [-3, -10, -15]
+
+
+def test_another_image_of_many_is_shown_by_its_name(tmp_path):
+    write_cultures(tmp_path / "cultures.zarr")
+    for served in (viewer.serve(tmp_path, ["cultures/s0001"]), viewer.serve(tmp_path / "cultures.zarr" / "s0001")):
+        assert served.layers == ["cultures/s0001"]
+        assert "/cultures.zarr/s0001/" in layer_of(served, "cultures/s0001")["source"]["url"]
+    with pytest.raises(UserError, match="its images: s0000, s0001"):
+        viewer.serve(tmp_path, ["cultures/s0002"])
+
+
+def test_label_image_of_an_image_with_channels_has_none(tmp_path):
+    ensemble = create_ensemble(tmp_path / "real.zarr")
+    image = ensemble.create_image("s0000", shape=(2, 4, 5, 6), dtype=np.uint8, axes=("c", "z", "y", "x"))
+    image[:] = np.arange(240, dtype=np.uint8).reshape(2, 4, 5, 6)
+    image.create_label("nuclei", np.uint32)[:] = np.ones((4, 5, 6), np.uint32)
+    finish(ensemble, {"stage": "synthesis.ingest"})
+    layer = layer_of(viewer.serve(tmp_path), "real/s0000 nuclei")
+    assert list(layer["source"]["transform"]["outputDimensions"]) == ["z", "y", "x"]
+    assert layer["source"]["transform"]["matrix"] == [[1, 0, 0, -2], [0, 1, 0, -2.5], [0, 0, 1, -3]]

@@ -243,6 +243,6 @@ def test_images_stand_in_the_order_of_their_numbers(tmp_path):
     names = [image_name(n) for n in (10_000, 9999, 17)]
     assert names == ["s10000", "s9999", "s0017"]
     for name in names:
-        ensemble.create_image(name, shape=(1, 1, 1), dtype=np.uint8)[:] = 1
+        ensemble.create_image(name, shape=(1, 1, 1), dtype=np.uint8)[:] = np.uint8(1)
     finish(ensemble, {})
     assert open_store(ensemble.path).images == names[::-1]

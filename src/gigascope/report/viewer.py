@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from gigascope.store.open import StoreReader
 
 # Shown when nothing else is asked for, as far as they are there: of the first pipeline whose first store is there.
-DEFAULT_LAYERS = (("tomogram", "aligned"), ("volume", "decoded", "gate"), ("mosaic",))
+DEFAULT_LAYERS = (
+    ("tomogram", "aligned"),
+    ("volume", "decoded", "gate"),
+    ("mosaic",),
+    ("cultures", "adapted", "real"),
+)
 # Integers that name something: drawn in colour over the images.
 SEGMENTATIONS = ("gate",)
 # Images that are looked at beside each other, at the same place.
@@ -95,23 +100,24 @@ def serve(folder: Path | str, layers: Sequence[str] | None = None, bind: str = "
     Parameters
     ----------
     folder : results folder of a dataset, or one store
-    layers : stores to show, by name without `.zarr`; default: tomogram and aligned views, or volume, decoded volume and
-        gate, or the mosaic, or all where these are not there
+    layers : stores to show, by name without `.zarr`; `cultures/s0003` is one image of a store of many, of which
+        else the first is shown; default: tomogram and aligned views, or volume, decoded volume and gate, or the mosaic, or
+        cultures and adapted images and real ones, or all where these are not there
     bind, port : address to serve on; port 0: a free one
 
     Raises
     ------
     UserError : no such folder or store, a store that is unfinished, an address that is taken
     """
-    from gigascope.store.open import open_store
-
     root, names = _choose(Path(folder), layers)
-    stores = {name: open_store(root / f"{name}.zarr") for name in names}
+    stores = dict(_image(root, name) for name in names)
     stores = {name: store for name, store in stores.items() if store.has_image}
     if not stores:
         raise UserError("holds no images to show.", where=folder)
     viewer, base = _start(root, bind, port)
-    viewer.set_state(state({name: (store, f"{base}/{name}.zarr") for name, store in stores.items()}))
+    viewer.set_state(
+        state({n: (store, f"{base}/{store.path.relative_to(root).as_posix()}") for n, store in stores.items()})
+    )
     return Viewer(viewer.get_viewer_url(), list(stores), viewer)
 
 
@@ -173,9 +179,12 @@ def state(stores: dict[str, tuple[StoreReader, str]]) -> dict[str, Any]:
     images = [name for name in volumes if name not in SEGMENTATIONS]
     compared = all(name in volumes for name in SIDE_BY_SIDE)
     layers = [layer for name, (store, address) in stores.items() for layer in _layers(name, store, address)]
+    volumes += [x["name"] for x in layers if x["type"] == "segmentation" and x["name"] not in stores]
     groups = _groups(volumes, [x["name"] for x in layers if x["name"] not in volumes], compared, up)
     # volumes lie over each other: the others are a click away
-    shown = set(SIDE_BY_SIDE if compared else images[:1]) | {x["name"] for x in layers if x["name"] not in images}
+    first = set(SIDE_BY_SIDE if compared else images[:1])
+    over = {f"{name} {stores[name][0].labels[0]}" for name in images[:1] if stores[name][0].labels}
+    shown = first | over | {x["name"] for x in layers if x["name"] not in volumes or x["name"] in SEGMENTATIONS}
     return {
         "dimensions": {axis: dimensions[axis] for axis in order},
         "position": [position[axis] for axis in order],
@@ -189,6 +198,18 @@ def state(stores: dict[str, tuple[StoreReader, str]]) -> dict[str, Any]:
         "crossSectionBackgroundColor": "#16191d",
         "title": ", ".join(stores),
     }
+
+
+def _image(root: Path, name: str) -> tuple[str, StoreReader]:
+    """Name and image of a store; of a store of many images the one that is named, or the first."""
+    from gigascope.store.open import open_store
+
+    of_many, _, wanted = name.partition("/")
+    store = open_store(root / f"{of_many}.zarr")
+    if not store.images and not wanted:
+        return name, store
+    wanted = wanted or store.images[0]
+    return f"{of_many}/{wanted}", store.image(wanted)
 
 
 def _groups(volumes: Sequence[str], stacks: Sequence[str], compared: bool, up: bool) -> list[dict[str, Any]]:
@@ -213,11 +234,11 @@ def _y_up(store: StoreReader) -> bool:
 
 
 def _layers(name: str, store: StoreReader, address: str) -> list[dict[str, Any]]:
-    """The layers of a store: of a mosaic its colours and its heights, of others one."""
+    """The layers of a store: of a mosaic its colours and its heights, of others one, and one for each label image."""
     plain = _layer(name, store, address)
     labels = [channel["label"] for channel in store.channels]
     if "height" not in labels:
-        return [plain]
+        return [plain, *(_label_layer(name, label, store, address) for label in store.labels)]
     # all channels of a pixel at once: those of a mosaic lie in one chunk
     dimensions = plain["source"]["transform"]["outputDimensions"]
     dimensions = {"c^" if axis == "c'" else axis: size for axis, size in dimensions.items()}
@@ -270,6 +291,21 @@ def _layer(name: str, store: StoreReader, address: str) -> dict[str, Any]:
     }
 
 
+def _label_layer(name: str, label: str, store: StoreReader, address: str) -> dict[str, Any]:
+    """A label image in colour over its image, every object in its own."""
+    plain = _layer(name, store, address)
+    kept = [i for i, axis in enumerate(store.axes) if axis != "c"]
+    transform = plain["source"]["transform"]
+    source = {
+        "url": f"{address}/labels/{label}/|zarr3:",
+        "transform": {
+            "outputDimensions": {store.axes[i]: transform["outputDimensions"][store.axes[i]] for i in kept},
+            "matrix": [[*(transform["matrix"][i][j] for j in kept), transform["matrix"][i][-1]] for i in kept],
+        },
+    }
+    return {"type": "segmentation", "name": f"{name} {label}", "source": source, "selectedAlpha": 0.25}
+
+
 def _unit(store: StoreReader, axis: str) -> list[Any]:
     """Size of a step and its SI unit, as Neuroglancer takes them; none for what is counted (views, channels)."""
     if axis in "zyx" and axis in store.spacing and store.unit in _METRES:
@@ -284,6 +320,8 @@ def _choose(folder: Path, layers: Sequence[str] | None) -> tuple[Path, list[str]
         folder = folder.parent
     if folder.suffix == ".zarr":
         return folder.parent, [folder.stem]
+    if folder.parent.suffix == ".zarr":
+        return folder.parent.parent, [f"{folder.parent.stem}/{folder.name}"]
     if not folder.is_dir():
         raise UserError(
             "there is no such results folder.", where=folder, do="Give the folder of a dataset, such as results/demo."
@@ -297,7 +335,7 @@ def _choose(folder: Path, layers: Sequence[str] | None) -> tuple[Path, list[str]
         wanted = next((names for names in DEFAULT_LAYERS if names[0] in there), ())
         return folder, [name for name in wanted if name in there] or there
     for name in layers:
-        if name not in there:
+        if name.partition("/")[0] not in there:
             raise UserError(f"holds no store {name}.", where=folder, do=f"Stores: {', '.join(there)}.")
     return folder, list(layers)
 
