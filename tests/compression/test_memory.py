@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from gigascope.compression.bench_volume import BenchVolume
 from gigascope.config.dataset import load_dataset
 from gigascope.store import plan
 
+from ..peak import peak_of
 from ..stage_runs import write_dataset
 from .chain import RUNS
 from .compressed import write_file
@@ -43,26 +43,11 @@ SHAPE = (128, 256, 256)
 TIMES = 4
 # Small, so that either volume has several shards: they end at 128 MiB, which would take half a gigabyte to reach.
 SHARD = 8 * 2**20
-# What glibc keeps of what was freed, up to 200 MiB, depends on which thread ran when: let it keep nothing.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-# A process of its own for each stage; its peak is asked for at its very end, after the record in the store is written.
-MEASURED = """
-import atexit, sys
-from gigascope.cli import main
-from gigascope.runtime.memory import peak_bytes
-from gigascope.store import plan
-
-plan.SHARD_TARGET = int(sys.argv.pop(1))
-atexit.register(lambda: print("peak", peak_bytes()))
-main(sys.argv[1:])
-"""
 
 
-def peak_of(config: Path, folder: Path, stage: str) -> int:
+def measure(config: Path, folder: Path, stage: str) -> int:
     """Bytes that a stage holds at most, from its inputs in a folder."""
-    words = [sys.executable, "-c", MEASURED, str(SHARD), *RUNS.arguments(config, folder, stage, folder)]
-    run = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | ALLOCATOR)
-    peak = int(run.stdout.split("peak")[1])
+    peak = peak_of(RUNS.arguments(config, folder, stage, folder), SHARD)
     print(f"{folder.name} {stage}: {peak / 2**20:.0f} MiB")
     return peak
 
@@ -80,7 +65,7 @@ class Measured:
         for name in STAGES[: STAGES.index(stage) + 1]:
             if name not in self.peaks:
                 folder = self.config.parent
-                self.peaks[name] = peak_of(self.config, folder, name)
+                self.peaks[name] = measure(self.config, folder, name)
         return self.peaks[stage]
 
 
@@ -146,6 +131,6 @@ def test_decoding_a_larger_volume_takes_hardly_more(
         folder = tmp_path / str(depth)
         config = write_dataset(folder, tiny)
         write_file(folder / "gaussians.gmix", rng, 3000, (depth, *SHAPE[1:]), ("z", "y", "x"))
-        peaks[depth] = peak_of(config, folder, "decode")
+        peaks[depth] = measure(config, folder, "decode")
     # half of what the added voxels take as integers
     assert peaks[1536] - peaks[256] < 1280 * math.prod(SHAPE[1:])

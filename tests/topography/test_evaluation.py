@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -265,6 +266,14 @@ def test_stage_up_and_stage_down_give_the_same_heights(
     assert good.mean() > 0.5
     difference = (one[3] - other[3])[good]
     assert math.sqrt(np.mean(difference**2)) <= 0.05 * 40.0
+
+
+def test_gauge_blocks_are_found_within_five_micrometres(build_topography: Any, tmp_path: Path) -> None:
+    """H4, on XS and with the estimator: every step, and the scatter of every plane."""
+    found = values(measured(build_topography(tmp_path / "gauge", specimen="staircase", seed=2)))
+    print({name: round(value, 2) for name, value in found.items() if name.startswith("step")})
+    assert found["step_error"] <= 5.0
+    assert found["step_plane_std"] <= 5.0
 
 
 def test_views_of_a_block_are_compact_and_central() -> None:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gigascope.check import needs, read_header
+from gigascope.config.dataset import load_dataset
 from gigascope.config.topography import Evaluate, TopographyReport
 from gigascope.runtime.run import run_stage
 from gigascope.store.table import read_tsv
 from gigascope.topography.evaluation.evaluation import Evaluation
 from gigascope.topography.evaluation.labels import LABELS, TABLES
 from gigascope.topography.evaluation.tiles import tiles_of
+
+from ..peak import peak_of
+from ..stage_runs import chance
+from .chain import RUNS
 
 
 def test_stage_writes_metrics_tables_and_the_picture(mosaicked: Any, tmp_path: Path) -> None:
@@ -54,3 +65,27 @@ def test_every_key_has_an_effect(mosaicked: Any) -> None:
         assert bool(after[effect] != before[effect]) is expected, key
     assert len(tiles_of((slice(0, 2000), slice(0, 2000)), 512**2)) == 1
     assert set(TopographyReport.model_fields) == {"picture_px"}
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_is_the_same(mosaicked: Any, tmp_path: Path) -> None:
+    """E2: at three random moments, then to the end."""
+    undisturbed, random = tmp_path / "undisturbed", chance()
+    RUNS.run(mosaicked.config, undisturbed, "evaluate", mosaicked.folder)
+    words = RUNS.command(mosaicked.config, tmp_path, "evaluate", mosaicked.folder)
+    for _ in range(3):
+        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        time.sleep(random.uniform(1, 6))
+        process.send_signal(signal.SIGKILL)
+        print("ended with", process.wait())
+    subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
+    RUNS.assert_same(tmp_path, undisturbed, "evaluate")
+
+
+@pytest.mark.slow
+def test_peak_is_what_check_says(mosaicked: Any, tmp_path: Path) -> None:
+    dataset = load_dataset(mosaicked.config)
+    said = {n.stage: n.each.memory for n in needs(dataset, read_header(dataset))}["topography.evaluate"]
+    peak = peak_of(RUNS.arguments(mosaicked.config, tmp_path, "evaluate", mosaicked.folder))
+    print(f"{peak / 2**20:.0f} MiB, said {said / 2**20:.0f}")
+    assert 0.8 * said < peak < 1.2 * said

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +10,12 @@ import pytest
 from gigascope.check import needs, read_header
 from gigascope.config.dataset import load_dataset
 
+from ..peak import peak_of
 from ..stage_runs import write_dataset
 from .chain import RUNS, TINY
 
 pytestmark = pytest.mark.slow
 
-# A process of its own; its peak is asked for at its very end.
-MEASURED = """
-import atexit, sys
-from gigascope.cli import main
-from gigascope.runtime.memory import peak_bytes
-
-atexit.register(lambda: print("peak", peak_bytes()))
-main(sys.argv[1:])
-"""
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("train", {"train": {"steps": 6}}),
     ("train", {"train": {"steps": 4, "patch_px": 160, "evidence_mb": 0.0}}),
@@ -40,8 +30,6 @@ def test_peak_is_what_check_says(stage: str, changes: dict[str, Any], trained: P
     config = write_dataset(tmp_path, TINY, changes)
     dataset = load_dataset(config)
     said = {need.stage: need.each.memory for need in needs(dataset, read_header(dataset))}[f"topography.{stage}"]
-    words = [sys.executable, "-c", MEASURED, *RUNS.arguments(config, tmp_path, stage, trained)]
-    output = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
-    peak = int(output.split("peak")[1])
+    peak = peak_of(RUNS.arguments(config, tmp_path, stage, trained))
     print(f"{stage}: {peak / 2**20:.0f} MiB, said {said / 2**20:.0f}")
     assert 0.8 * said < peak < 1.2 * said
