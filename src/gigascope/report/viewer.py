@@ -101,8 +101,8 @@ def serve(folder: Path | str, layers: Sequence[str] | None = None, bind: str = "
     ----------
     folder : results folder of a dataset, or one store
     layers : stores to show, by name without `.zarr`; `cultures/s0003` is one image of a store of many, of which
-        else the first is shown; default: tomogram and aligned views, or volume, decoded volume and gate, or the mosaic, or
-        cultures and adapted images and real ones, or all where these are not there
+        else the first is shown; default: tomogram and aligned views, or volume, decoded volume and gate, or the mosaic,
+        or cultures with adapted and real images, or all where these are not there
     bind, port : address to serve on; port 0: a free one
 
     Raises
