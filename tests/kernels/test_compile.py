@@ -28,6 +28,7 @@ LAUNCHED |= {"_prepare", "_reject", "_evaluate", "_raw_moments", "_raw_squares",
 LAUNCHED |= {"_parameter_gradients", "_adam", "_evaluate_points"}
 LAUNCHED |= {"_filter", "_scatter_rows", "_shift_sums", "_translate", "_resample"}
 LAUNCHED |= {"_steepness", "_map_forward", "_map_back", "_splat", "_predict", "_gradients", "_blend"}
+LAUNCHED |= {"_weigh", "_add_products", "_area_sample"}
 
 
 class Compiling:
@@ -66,6 +67,7 @@ class Compiling:
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the kernels that were compiled; those that kernels call stay as they are."""
     from gigascope.kernels.filters import cuda as filters
+    from gigascope.kernels.filters import cuda_fft
     from gigascope.kernels.gaussians import cuda as gaussians
     from gigascope.kernels.gaussians import cuda_adam, cuda_bins, cuda_points
     from gigascope.kernels.ortho import cuda as ortho
@@ -76,7 +78,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     seen: list[str] = []
     volumes = (projector, tv, warp, gaussians, cuda_adam, cuda_bins, cuda_points)
-    for module in (*volumes, filters, ortho, cuda_splat, cuda_blend):
+    for module in (*volumes, filters, cuda_fft, ortho, cuda_splat, cuda_blend):
         for name in LAUNCHED & set(vars(module)):
             monkeypatch.setattr(module, name, Compiling(getattr(module, name), seen))
     return seen
@@ -124,6 +126,7 @@ def test_every_triton_kernel_compiles(compiled, shape, n_s):
     ranges = (0.9, 0.99), 1e-12, (0.0, 1.0), (0.0,) * 6
     gaussians.adam_(*mixture[:4], gradients, *state, (0.1,) * 4, *ranges)
     topography(views)
+    synthesis(u)
     assert set(compiled) == LAUNCHED
 
 
@@ -151,3 +154,15 @@ def topography(views: torch.Tensor) -> None:
     for dtype, confidence, *how in ((torch.uint8, views, "mean", "cubic"), (torch.uint16, None, "best", "linear")):
         maps = views, torch.zeros(n, *shape, 3, dtype=dtype), confidence, confidence, light, corners.long()
         cuda_blend.blend(view, nowhere, shape, *maps, (0, 0), shape, 0.1, 3.0, 128.0, 0.01, *how)
+
+
+def synthesis(volume: torch.Tensor) -> None:
+    """The kernels of simulated cultures."""
+    from gigascope.kernels.filters import cuda_fft
+
+    for n_k in (1, 2):
+        fft_shape = tuple(n + 2 for n in volume.shape)
+        half = (*fft_shape[:2], fft_shape[2] // 2 + 1)
+        arrays = volume, torch.zeros(n_k, len(volume)), torch.zeros(n_k, *half, dtype=torch.complex64)
+        cuda_fft.convolve(*arrays, fft_shape, (1, 1, 1), volume.shape)
+        cuda_fft.convolve_sampled(*arrays, fft_shape, (0.5, 1.0, 1.0), (0.0, 0.0, 0.0), volume.shape)

@@ -11,6 +11,7 @@ def warm() -> None:
     """Call every CPU kernel once on arrays of a few voxels."""
     warm_volumes()
     warm_views()
+    warm_cultures()
 
 
 def warm_volumes() -> None:
@@ -73,6 +74,14 @@ def warm_views() -> None:
     for dtype in (torch.uint8, torch.uint16, torch.float32):
         colours = torch.ones(2, 4, 5, 3, dtype=dtype)
         ortho.blend(*views, heights.detach(), colours, zero.long(), (0, 0), (4, 5), 0.1)
+
+
+def warm_cultures() -> None:
+    """Those of simulated cultures: convolution and sampling."""
+    volume, box = torch.ones(4, 5, 6), ((1.0, 1.5, 2.0), (0.0, 0.0, 0.0), (2, 2, 2))
+    spectra = filters.spectra(torch.ones(2, 3, 3, 3), volume.shape)
+    filters.convolve_sampled(volume, torch.ones(2, 4), spectra, volume.shape, *box)
+    filters.area_sample(volume, *box)
 
 
 if __name__ == "__main__":
