@@ -29,6 +29,7 @@ def warm() -> None:
 def _warm_volumes() -> None:
     logging.disable(logging.WARNING)
     kernels.warm_volumes()
+    kernels.warm_cultures()
     volume = np.ascontiguousarray(bench_volume((16, 48, 48), seed=1, cells=1).volume[:8, :32, :32])
     options: dict[str, Any] = {"brick": (8, 16, 16), "halo": 4, "iterations": 5, "sweeps": 0}
     for bound in (None, 0):
