@@ -57,6 +57,7 @@ def allowed(path: Path) -> set[str]:
         "config": {"config", "errors"},
         "store": {"store", "errors"},
         "parallel": {"errors"},
+        "learning": {"learning", "store", "errors"},
         "stage": {"config", "errors", "stage", "runtime"},
         "registry": {"stage", "errors"},
         # the jobs of a scattered stage hand their items to workers
@@ -64,7 +65,7 @@ def allowed(path: Path) -> set[str]:
     }
     if own in rooms:
         return rooms[own]
-    science = {own, "kernels", "metrics", "store", "errors"}
+    science = {own, "kernels", "metrics", "learning", "store", "errors"}
     if own in CHAINS:
         return science | {"runtime", "config", "stage"} if name in SURFACE else science
     if own == "report":

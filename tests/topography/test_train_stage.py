@@ -15,6 +15,7 @@ import torch
 
 from gigascope.config.dataset import TopographyDataset, load_dataset
 from gigascope.errors import Checkpointed, UserError
+from gigascope.learning.live import loss_columns
 from gigascope.runtime.checkpoint import Checkpoints
 from gigascope.store.commit import finish
 from gigascope.store.create import create_store
@@ -27,7 +28,6 @@ from gigascope.topography.geometry.poses import select
 from gigascope.topography.network.training import network_of
 from gigascope.topography.training import plan
 from gigascope.topography.training.course import HELD_SHARE, HeldOut, Shapes
-from gigascope.topography.training.live import loss_columns
 from gigascope.topography.training.stored import Verdict, read_network
 from gigascope.topography.training.trial import Trial
 

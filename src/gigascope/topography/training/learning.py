@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import distributed
 
+from gigascope.learning.live import LiveLosses
+from gigascope.learning.processes import crew
 from gigascope.topography.network.batch import Batch
 from gigascope.topography.network.model import HeightNetwork, new_network
 from gigascope.topography.network.training import Training
@@ -21,9 +23,7 @@ from gigascope.topography.streaming.sampler import Sampler
 from gigascope.topography.streaming.stats import Loaded, LoaderStats
 from gigascope.topography.streaming.view_stack import green_pattern
 from gigascope.topography.training.course import Acquisition, Course, HeldOut
-from gigascope.topography.training.live import LiveLosses
 from gigascope.topography.training.pictures import Picture, take_picture
-from gigascope.topography.training.processes import crew
 from gigascope.topography.training.trial import Trial, judge
 from gigascope.topography.training.view_evidence import ViewEvidence
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from gigascope.errors import ShapeError, UserError
+from gigascope.learning.live import loss_columns
 from gigascope.store.create import StoreWriter
 from gigascope.store.plan import ShardPlan
 from gigascope.topography.network.model import HeightNetwork
 from gigascope.topography.network.training import network_of
 from gigascope.topography.training.learning import Learning
-from gigascope.topography.training.live import loss_columns
 from gigascope.topography.training.trial import Trial
 
 __all__ = ["Verdict", "choose", "loss_columns", "read_network", "write_focus", "write_training"]
