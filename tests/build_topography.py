@@ -266,6 +266,7 @@ def _mosaic(
     )  # fmt: skip
     image[:] = values
     image.attrs |= {"channels": list(CHANNELS), "height_unit": unit, "white": 255.0, "blend": "mean"}
+    image.attrs["height_datum"] = calibration.source
     finish(image, _record(made, "topography.mosaic"))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from gigascope.config.dataset import load_dataset, merge
 from gigascope.registry import get_stage
@@ -107,6 +108,9 @@ class StageRuns:
             elif path.suffix == ".tsv":
                 columns, _ = read_tsv(path)
                 found[path.name] = {n: np.asarray(c).tolist() for n, c in columns.items() if not n.endswith("_s")}
+            elif path.suffix == ".tif":
+                # an OME-TIFF has a UUID of its own, whatever it holds
+                found[path.name] = [level.asarray() for level in tifffile.TiffFile(path).series[0].levels]
             else:
                 found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found

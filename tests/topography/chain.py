@@ -30,7 +30,9 @@ TINY: dict[str, Any] = {
 }
 # A training of a second.
 SHORT: dict[str, Any] = {"train": {"steps": 8, "patch_px": 48}}
-RUNS = StageRuns("topography", {"network": "network.pt", "metrics": "metrics.json", "page": "report.html"})
+FILES = {"network": "network.pt", "metrics": "metrics.json", "page": "report.html", "mesh": "mosaic.ply"}
+FILES |= {"colour_tiff": "mosaic_colour.ome.tif", "height_tiff": "mosaic_height.ome.tif"}
+RUNS = StageRuns("topography", FILES)
 
 
 def write_true_calibration(path: Path, tiny: Path) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ from gigascope.topography.evaluation.labels import LABELS, TABLES
 from gigascope.topography.evaluation.tiles import tiles_of
 
 from ..peak import peak_of
-from ..stage_runs import chance
 from .chain import RUNS
 
 
@@ -65,21 +61,6 @@ def test_every_key_has_an_effect(mosaicked: Any) -> None:
         assert bool(after[effect] != before[effect]) is expected, key
     assert len(tiles_of((slice(0, 2000), slice(0, 2000)), 512**2)) == 1
     assert set(TopographyReport.model_fields) == {"picture_px"}
-
-
-@pytest.mark.slow
-def test_killed_and_started_again_is_the_same(mosaicked: Any, tmp_path: Path) -> None:
-    """E2: at three random moments, then to the end."""
-    undisturbed, random = tmp_path / "undisturbed", chance()
-    RUNS.run(mosaicked.config, undisturbed, "evaluate", mosaicked.folder)
-    words = RUNS.command(mosaicked.config, tmp_path, "evaluate", mosaicked.folder)
-    for _ in range(3):
-        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
-        time.sleep(random.uniform(1, 6))
-        process.send_signal(signal.SIGKILL)
-        print("ended with", process.wait())
-    subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
-    RUNS.assert_same(tmp_path, undisturbed, "evaluate")
 
 
 @pytest.mark.slow
