@@ -13,6 +13,7 @@ from gigascope.config import (
     compression,
     synthesis,
     synthesis_adapt,
+    synthesis_domain,
     synthesis_evaluate,
     synthesis_simulate,
     tomography,
@@ -131,12 +132,12 @@ class SynthesisDataset(_Dataset):
     """Virtual cell cultures with exact labels."""
 
     pipeline: Literal["synthesis"] = Field(description="which chain of stages")
-    inputs: synthesis.SynthesisInputs = Field(
-        synthesis.SynthesisInputs(), description="real images and labelled nuclei, where there are any"
+    inputs: synthesis_domain.SynthesisInputs = Field(
+        synthesis_domain.SynthesisInputs(), description="real images and labelled nuclei, where there are any"
     )
-    ingest: synthesis.Ingest = Field(synthesis.Ingest(), description="reading the real images")
-    prototypes: synthesis.Prototypes = Field(
-        synthesis.Prototypes(), description="shapes of nuclei from labelled images"
+    ingest: synthesis_domain.Ingest = Field(synthesis_domain.Ingest(), description="reading the real images")
+    prototypes: synthesis_domain.Prototypes = Field(
+        synthesis_domain.Prototypes(), description="shapes of nuclei from labelled images"
     )
     phantoms: synthesis.Phantoms = Field(synthesis.Phantoms(), description="placing nuclei in spheroids")
     simulate: synthesis_simulate.Simulate = Field(

@@ -50,7 +50,8 @@ class Optics(Section):
         1.0, description="diameter of the confocal pinhole in Airy units, 1.22 wavelengths over na"
     )
     sheet_waist_um: Positive = Field(
-        3.0, description="half thickness of the light sheet at its waist, where intensity is down to 13.5 %, micrometres"
+        3.0,
+        description="half thickness of the light sheet at its waist, where intensity is down to 13.5 %, micrometres",
     )
     sheet_field_um: NonNegative = Field(
         200.0, description="length along the light sheet over which its thickness is averaged, micrometres"
@@ -100,7 +101,9 @@ class Optics(Section):
             raise ValueError(f"na {self.na:g} must be below n_immersion {self.n_immersion:g}.")
         if (self.model == "measured") != bool(self.paths):
             raise ValueError(
-                "model measured needs paths." if not self.paths else f"paths are of model measured, not of {self.model}."
+                "model measured needs paths."
+                if not self.paths
+                else f"paths are of model measured, not of {self.model}."
             )
         if self.path_depths_um and len(self.path_depths_um) != len(self.paths):
             raise ValueError(f"path_depths_um has {len(self.path_depths_um)} depths for {len(self.paths)} paths.")

@@ -19,10 +19,31 @@ UNKNOWN = "?"
 # Types kept as they are, and those whose values float32 holds to its own precision.
 KEPT = {"u1", "i1", "u2", "i2", "f4"}
 NARROWED = {"f2", "f8"}
+# Read where labels may be meant; bools become 0 and 1.
+WIDE = {"u4", "i4", "u8", "i8"}
 
 Shape5 = tuple[int, int, int, int, int]
 Planes = Callable[[int, int, int, int], np.ndarray]
 VoxelSize = tuple[float | None, float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What the config calls a volume and its axes, for messages, and which values are taken.
+
+    Attributes
+    ----------
+    path : key that names the file
+    axes : key that names its axes
+    wide : integers of 32 and 64 bits and bools are taken too
+    """
+
+    path: str = KEY
+    axes: str = "ingest.axes"
+    wide: bool = False
+
+
+KEYS = Keys()
 
 
 @dataclass
@@ -71,45 +92,48 @@ class VolumeSource:
         return np.array(planes, dtype=self.dtype, order="C")
 
 
-def open_volume_file(path: str | Path, axes: str | None = None) -> VolumeSource:
+def open_volume_file(path: str | Path, axes: str | None = None, keys: Keys = KEYS) -> VolumeSource:
     """Open a volume, whatever its format.
 
     Parameters
     ----------
-    path : TIFF file, folder or glob of TIFF files, OME-Zarr image or Zarr array
+    path : TIFF file, folder or glob of TIFF files, OME-Zarr image or Zarr array, HDF5 file or a dataset in it
     axes : order of the file's axes, letters of t, c, z, y, x; for a stack of files the first letter is the files';
         None: as the file says
+    keys : of the config that say so, and which values are taken
 
     Raises
     ------
     UserError : missing, truncated, damaged or mixed files, axes that are not clear, values that are not real numbers of
         at most 32 bits
     """
-    from gigascope.store.readers import volume_tiff, volume_zarr
+    from gigascope.store.readers import volume_hdf5, volume_tiff, volume_zarr
     from gigascope.store.readers.tiff_file import tiff_files
     from gigascope.store.readers.zarr_image import MARKERS, is_zarr
 
     path = Path(path)
     if path.name in MARKERS and path.is_file():
-        return volume_zarr.open_zarr_volume(path.parent, axes)
+        return volume_zarr.open_zarr_volume(path.parent, axes, keys)
+    if (found := volume_hdf5.hdf5_path(path)) is not None:
+        return volume_hdf5.open_hdf5_volume(*found, axes, keys)
     if any(sign in path.name for sign in "*?[") and not path.exists():
-        return volume_tiff.open_tiff_stack(tiff_files(path.parent.glob(path.name)), path, axes)
+        return volume_tiff.open_tiff_stack(tiff_files(path.parent.glob(path.name)), path, axes, keys)
     if not path.exists():
-        raise UserError("no such file or folder.", where=path, do=f"Check {KEY}.")
+        raise UserError("no such file or folder.", where=path, do=f"Check {keys.path}.")
     if is_zarr(path):
-        return volume_zarr.open_zarr_volume(path, axes)
+        return volume_zarr.open_zarr_volume(path, axes, keys)
     if path.is_dir():
-        return volume_tiff.open_tiff_stack(tiff_files(path.iterdir()), path, axes)
-    if _looks_like_tiff(path):
-        return volume_tiff.open_tiff_volume(path, axes)
+        return volume_tiff.open_tiff_stack(tiff_files(path.iterdir()), path, axes, keys)
+    if _looks_like_tiff(path, keys):
+        return volume_tiff.open_tiff_volume(path, axes, keys)
     raise UserError(
         f"{path.suffix or 'this kind of'} files are not read.",
         where=path,
-        do="Convert it to TIFF or OME-Zarr; .tif, .ome.tif, .btf, .zarr and folders of TIFF files are read.",
+        do="Convert it to TIFF or OME-Zarr; .tif, .ome.tif, .btf, .zarr, .h5 and folders of TIFF files are read.",
     )
 
 
-def _looks_like_tiff(path: Path) -> bool:
+def _looks_like_tiff(path: Path, keys: Keys) -> bool:
     from gigascope.store.readers.tiff_file import SUFFIXES
 
     if path.suffix.lower() in SUFFIXES:
@@ -118,10 +142,10 @@ def _looks_like_tiff(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror}).", where=path, do=f"Check {KEY}.") from None
+        raise UserError(f"cannot be read ({error.strerror}).", where=path, do=f"Check {keys.path}.") from None
 
 
-def grey_dtype(dtype: np.dtype, path: Path) -> np.dtype:
+def grey_dtype(dtype: np.dtype, path: Path, keys: Keys = KEYS) -> np.dtype:
     """The type that planes are handed over in: the file's own in native byte order, or float32.
 
     Raises
@@ -129,10 +153,12 @@ def grey_dtype(dtype: np.dtype, path: Path) -> np.dtype:
     UserError : not real numbers, or integers that float32 cannot hold
     """
     kind = f"{dtype.kind}{dtype.itemsize}"
-    if kind in KEPT:
+    if kind in KEPT or (keys.wide and kind in WIDE):
         return dtype.newbyteorder("=")
     if kind in NARROWED:
         return np.dtype(np.float32)
+    if keys.wide and dtype.kind == "b":
+        return np.dtype(np.uint8)
     advice = "Save it as integers of 8 or 16 bits, or as 32-bit floating point."
     if dtype.kind in "ui":
         raise UserError(f"holds integers of {8 * dtype.itemsize} bits ({dtype}).", where=path, do=advice)
@@ -145,7 +171,9 @@ def note_dtype(source: VolumeSource, stored: np.dtype) -> None:
         source.notes.append(f"values of {stored} are kept as float32")
 
 
-def name_axes(names: Sequence[str], shape: Sequence[int], given: str | None, path: Path) -> tuple[str, list[str]]:
+def name_axes(
+    names: Sequence[str], shape: Sequence[int], given: str | None, path: Path, keys: Keys = KEYS
+) -> tuple[str, list[str]]:
     """Decide what each axis of an array is.
 
     Parameters
@@ -163,7 +191,7 @@ def name_axes(names: Sequence[str], shape: Sequence[int], given: str | None, pat
     UserError : axes that are none of these, or are not clear
     """
     if given is not None:
-        return _given_axes(shape, given, path), []
+        return _given_axes(shape, given, path, keys), []
     found, notes = list(names), []
     layout = ", ".join(f"{name} {n}" for name, n in zip(names, shape, strict=True))
     if "s" in [name for name, n in zip(names, shape) if n != 1]:
@@ -178,7 +206,7 @@ def name_axes(names: Sequence[str], shape: Sequence[int], given: str | None, pat
         raise UserError(
             f"has the axes {layout}: the file does not say what those with a question mark are.",
             where=path,
-            do="Set ingest.axes to their order, such as tzyx or czyx.",
+            do=f"Set {keys.axes} to their order, such as tzyx or czyx.",
         )
     other = [name for name in found if name not in AXES and name != "1"]
     letters = [name for name in found if name in AXES]
@@ -186,12 +214,12 @@ def name_axes(names: Sequence[str], shape: Sequence[int], given: str | None, pat
         raise UserError(
             f"has the axes {layout}; t, c, z, y and x are read, each once, y and x among them.",
             where=path,
-            do="Save the part that is wanted, or set ingest.axes to the order of the axes, such as czyx.",
+            do=f"Save the part that is wanted, or set {keys.axes} to the order of the axes, such as czyx.",
         )
     return "".join(found), notes
 
 
-def _given_axes(shape: Sequence[int], given: str, path: Path) -> str:
+def _given_axes(shape: Sequence[int], given: str, path: Path, keys: Keys) -> str:
     if len(given) == len(shape):
         return given
     long = [i for i, n in enumerate(shape) if n != 1]
@@ -201,7 +229,7 @@ def _given_axes(shape: Sequence[int], given: str, path: Path) -> str:
             letters[i] = letter
         return "".join(letters)
     raise UserError(
-        f"ingest.axes {given} names {len(given)} axes, the file has {len(shape)}: {' x '.join(map(str, shape))}.",
+        f"{keys.axes} {given} names {len(given)} axes, the file has {len(shape)}: {' x '.join(map(str, shape))}.",
         where=path,
         do="Name every axis of the file, in its order.",
     )

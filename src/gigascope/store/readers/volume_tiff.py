@@ -20,8 +20,9 @@ from gigascope.store.readers.tiff_file import flavour, guarded, open_file, refus
 from gigascope.store.readers.tiff_pixel import voxel_size_um
 from gigascope.store.readers.volume import (
     AXES,
-    KEY,
+    KEYS,
     UNKNOWN,
+    Keys,
     Planes,
     VolumeSource,
     grey_dtype,
@@ -38,22 +39,22 @@ _COUNTER = re.compile(r"(?:^|[_.\- ])([tczTCZ])(\d+)(?![a-zA-Z])")
 _SHOWN = 3
 
 
-def open_tiff_volume(path: Path, axes: str | None = None) -> VolumeSource:
+def open_tiff_volume(path: Path, axes: str | None = None, keys: Keys = KEYS) -> VolumeSource:
     """Open one TIFF file; see :func:`gigascope.store.readers.volume.open_volume_file`.
 
     Raises
     ------
     UserError : not a TIFF, truncated, colour, images of different shapes, axes that are not clear
     """
-    tiff = open_file(path, KEY)
+    tiff = open_file(path, keys.path)
     names, shape, stored, get = _array(tiff, path)
-    letters, notes = name_axes(names, shape, axes, path)
+    letters, notes = name_axes(names, shape, axes, path, keys)
     size, origin = voxel_size_um(tiff)
     source = VolumeSource(
         path=path,
         format=flavour(tiff),
         shape=shape_of(letters, shape),
-        dtype=grey_dtype(stored, path),
+        dtype=grey_dtype(stored, path, keys),
         read_planes=plane_reader(letters, lambda index: guarded(get, index, path)),
         voxel_size_um=size,
         origin=origin,
@@ -64,7 +65,7 @@ def open_tiff_volume(path: Path, axes: str | None = None) -> VolumeSource:
     return source
 
 
-def open_tiff_stack(files: list[Path], where: Path, axes: str | None = None) -> VolumeSource:
+def open_tiff_stack(files: list[Path], where: Path, axes: str | None = None, keys: Keys = KEYS) -> VolumeSource:
     """Open a stack of TIFF files, in the order given: the files are planes, or times where each is a stack itself.
 
     Names such as `a_t003_c1_z012.tif` say which time, channel and plane a file is, if all have such numbers and no
@@ -75,24 +76,24 @@ def open_tiff_stack(files: list[Path], where: Path, axes: str | None = None) -> 
     UserError : no files, a file that is no TIFF or truncated, files of different shapes or types (by name)
     """
     if not files:
-        raise UserError("holds no TIFF files.", where=where, do=f"Check {KEY} (a folder or a glob).")
+        raise UserError("holds no TIFF files.", where=where, do=f"Check {keys.path} (a folder or a glob).")
     if len(files) == 1:
-        return open_tiff_volume(files[0], axes)
-    with open_file(files[0], KEY) as tiff:
+        return open_tiff_volume(files[0], axes, keys)
+    with open_file(files[0], keys.path) as tiff:
         together = {file.name for file in _files(tiff, files[0])}
     if together >= {file.name for file in files}:  # an OME-TIFF of several files, of which each describes all
-        return open_tiff_volume(files[0], axes)
+        return open_tiff_volume(files[0], axes, keys)
     found = []
     for file in files:
-        with open_file(file, KEY) as tiff:
+        with open_file(file, keys.path) as tiff:
             names, shape, stored, _ = _array(tiff, file)
             found.append((tuple(shape), stored))
     refuse_mixed(files, found, where)
     own_given = axes[1:] if axes is not None else None
-    own, notes = name_axes(names, shape, own_given, files[0])
-    leading, order = _order_of(files, own, axes)
+    own, notes = name_axes(names, shape, own_given, files[0], keys)
+    leading, order = _order_of(files, own, axes, keys)
     sizes = {axis: len(values) for axis, values in leading.items()}
-    with open_file(files[0], KEY) as tiff:
+    with open_file(files[0], keys.path) as tiff:
         size, origin = voxel_size_um(tiff)
         kind = flavour(tiff)
     all_sizes = (*sizes.values(), *shape)
@@ -100,8 +101,8 @@ def open_tiff_stack(files: list[Path], where: Path, axes: str | None = None) -> 
         path=where,
         format=f"{len(files)} {kind} files",
         shape=shape_of("".join(sizes) + own, all_sizes),
-        dtype=grey_dtype(stored, files[0]),
-        read_planes=_stack_reader(order, "".join(sizes), own),
+        dtype=grey_dtype(stored, files[0], keys),
+        read_planes=_stack_reader(order, "".join(sizes), own, keys),
         voxel_size_um=size,
         origin=origin,
         notes=[*notes, _order_note(files, sizes)],
@@ -144,7 +145,7 @@ def _files(tiff: Any, path: Path) -> list[Path]:
 
 
 def _order_of(
-    files: list[Path], own: str, given: str | None
+    files: list[Path], own: str, given: str | None, keys: Keys
 ) -> tuple[dict[str, list[int]], dict[tuple[int, ...], Path]]:
     """Axes that the files run along, with their numbers, and the file at each place."""
     if given is None:
@@ -158,7 +159,7 @@ def _order_of(
     axis = given[0] if given is not None else "z" if "z" not in own else "t" if "t" not in own else "c"
     if axis in own:
         raise UserError(
-            f"ingest.axes {given} names {axis} twice: for the files and within them." if given else
+            f"{keys.axes} {given} names {axis} twice: for the files and within them." if given else
             f"the files have all of the axes {own} themselves.",
             where=files[0].parent,
             do="Give one letter for the files, then one for each axis within a file, such as tzyx.",
@@ -166,9 +167,9 @@ def _order_of(
     return {axis: list(range(len(files)))}, {(i,): file for i, file in enumerate(files)}
 
 
-def _stack_reader(order: dict[tuple[int, ...], Path], leading: str, own: str) -> Planes:
+def _stack_reader(order: dict[tuple[int, ...], Path], leading: str, own: str, keys: Keys) -> Planes:
     def one(file: Path, at: tuple[int, int, int, int]) -> np.ndarray:
-        with open_file(file, KEY) as tiff:
+        with open_file(file, keys.path) as tiff:
             get = _array(tiff, file)[3]
             return plane_reader(own, lambda index: guarded(get, index, file))(*at)
 

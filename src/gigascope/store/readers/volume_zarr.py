@@ -10,8 +10,9 @@ import numpy as np
 from gigascope.store.readers.units import NANOMETRES
 from gigascope.store.readers.volume import (
     AXES,
-    KEY,
+    KEYS,
     UNKNOWN,
+    Keys,
     VolumeSource,
     VoxelSize,
     grey_dtype,
@@ -25,17 +26,17 @@ from gigascope.store.readers.zarr_image import ZarrImage, open_image, read_part
 _TYPES = {"time": "t", "channel": "c"}
 
 
-def open_zarr_volume(path: Path, axes: str | None = None) -> VolumeSource:
+def open_zarr_volume(path: Path, axes: str | None = None, keys: Keys = KEYS) -> VolumeSource:
     """Open the first image of a store at full resolution; see :func:`gigascope.store.readers.volume.open_volume_file`.
 
     Raises
     ------
     UserError : not Zarr, damaged or incomplete metadata, another version, a plate, axes that are not clear
     """
-    found = open_image(path, KEY)
+    found = open_image(path, keys.path)
     array = found.array
     stored = np.dtype(array.dtype)
-    letters, notes = name_axes([_letter(axis) for axis in found.axes], array.shape, axes, path)
+    letters, notes = name_axes([_letter(axis) for axis in found.axes], array.shape, axes, path, keys)
 
     def read(index: tuple[int | slice, ...]) -> np.ndarray:
         return read_part(array, index, "a chunk", path)
@@ -45,7 +46,7 @@ def open_zarr_volume(path: Path, axes: str | None = None) -> VolumeSource:
         path=path,
         format=found.format,
         shape=shape_of(letters, array.shape),
-        dtype=grey_dtype(stored, path),
+        dtype=grey_dtype(stored, path, keys),
         read_planes=plane_reader(letters, read),
         voxel_size_um=size,
         origin=origin,

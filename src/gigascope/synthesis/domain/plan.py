@@ -1,0 +1,112 @@
+"""What reading real images will need, from their shapes alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gigascope.runtime.resources import Estimate
+from gigascope.store.ensemble import ensemble_plan
+from gigascope.store.pyramid import level_plans
+from gigascope.synthesis.domain.resample import resampled_length
+
+if TYPE_CHECKING:
+    from gigascope.config.synthesis_domain import Ingest, SynthesisInputs
+
+# Python with scipy and zarr loaded.
+LIGHT_BYTES = 290 * 2**20
+# Beside the image itself, per voxel of the largest: float64 while it is resampled; ids of 32 bits as they were read, as
+# they are counted and as they are written, marks and distances where a mask is divided.
+RESAMPLED_BYTES, LABEL_BYTES, DIVIDED_BYTES = 24, 20, 40
+# Peak while pyramids are made: two shards of the image and of its labels, eight members of each block of labels.
+SHARD_BYTES = 512 * 2**20
+LABELS = 4
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """An image of a domain, without its voxels.
+
+    Attributes
+    ----------
+    name : of its file
+    shape : (z, y, x)
+    itemsize : bytes of a voxel
+    dtype : of the voxels
+    labelled, divided : has labels; they are made of a mask and marks
+    voxel_um : (z, y, x) in the file
+    written : (z, y, x) in the store
+    domain : A is real, B naive
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    itemsize: int
+    dtype: str
+    labelled: bool
+    divided: bool
+    voxel_um: tuple[float, float, float]
+    written: tuple[int, int, int]
+    domain: str
+
+
+def read_domain(inputs: SynthesisInputs, cfg: Ingest) -> tuple[ImageHeader, ...]:
+    """Headers of all images of a dataset; their voxels are not read.
+
+    Raises
+    ------
+    UserError : an image is missing, broken or not clear
+    """
+    from gigascope.synthesis.domain.source import open_sources
+
+    found = []
+    for source in open_sources(inputs, cfg):
+        target = cfg.output_voxel_um or source.voxel_um
+        z, y, x = (resampled_length(n, v, t) for n, v, t in zip(source.shape, source.voxel_um, target))
+        found.append(
+            ImageHeader(
+                Path(source.image.path).name,
+                source.shape,
+                source.image.dtype.itemsize,
+                source.image.dtype.name,
+                source.labels is not None,
+                source.centres is not None,
+                source.voxel_um,
+                (z, y, x),
+                source.domain,
+            )
+        )
+    return tuple(found)
+
+
+def describe_domain(images: tuple[ImageHeader, ...]) -> list[str]:
+    """One line for each image, for a person."""
+    lines = []
+    for image in images:
+        size = " x ".join(map(str, image.shape))
+        voxel = " x ".join(f"{v:.4g}" for v in image.voxel_um)
+        what = "real" if image.domain == "A" else "naive"
+        labels = "with labels" if image.labelled else "no labels"
+        lines.append(f"{what} image {image.name}: {size} voxels (z, y, x) of {image.dtype}, {voxel} um, {labels}")
+    return lines
+
+
+def estimate_ingest(dataset: Any, header: Any) -> Estimate:
+    """One image after the other is held as a whole. `header.domain`: what :func:`read_domain` found."""
+    images: tuple[ImageHeader, ...] = header.domain
+    held = disk = files = 0
+    voxels = 0
+    for image in images:
+        n, written = math.prod(image.shape), math.prod(image.written)
+        resampled = RESAMPLED_BYTES if dataset.ingest.output_voxel_um is not None else 0
+        labels = LABEL_BYTES * image.labelled + DIVIDED_BYTES * image.divided
+        shards = min(SHARD_BYTES, 24 * written)
+        held = max(held, n * (2 * image.itemsize + max(resampled, labels)) + shards)
+        disk += int(1.15 * written * (image.itemsize + LABELS * image.labelled))
+        plans = level_plans(ensemble_plan(image.written, image.dtype), ("z", "y", "x"))
+        files += (1 + image.labelled) * (sum(p.n_shards for p in plans) + len(plans) + 2) + 16 * image.labelled
+        voxels += n * (1 + 9 * image.labelled)
+    shape = f"{len(images)} images"
+    return Estimate(LIGHT_BYTES + held, 0, 3 + voxels / 2e7, disk, files + 12, shape)
