@@ -1,4 +1,4 @@
-"""How well single objects were found: one-to-one matching at a threshold of the intersection over union, and its scores.
+"""How well single objects were found: one-to-one matching by intersection over union, and its scores.
 
 At thresholds of a half and more a matching is unique; below it is the one with most pairs, and among those the one with
 the largest sum (as in StarDist's `matching`). It is found by the Hungarian method within the connected parts of the
