@@ -41,6 +41,7 @@ class RandomFeatures(nn.Module):
             conv = nn.Conv3d(n_in, n_out, 3, stride=2, padding=1, padding_mode="replicate")
             with torch.no_grad():
                 # He et al., ICCV 2015, equation 10: the spread stays from layer to layer
+                assert conv.bias is not None
                 conv.weight.copy_(torch.randn(conv.weight.shape, generator=generator) * math.sqrt(2 / (27 * n_in)))
                 conv.bias.copy_(0.1 * torch.randn(n_out, generator=generator))
             layers += [conv, nn.ReLU()]

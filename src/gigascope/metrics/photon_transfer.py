@@ -60,12 +60,12 @@ class PhotonTransfer:
         for k, values in enumerate((np.ones(1), brightness[use], residual[use] ** 2, residual[use] ** 4)):
             self._sums[k] += np.bincount(place[use], np.broadcast_to(values, int(use.sum())), rows)
         # the filter reaches one voxel to each side, so white noise shares nothing three voxels on, nor between slices
-        for k, (first, second) in enumerate(
-            ((np.s_[:-1], np.s_[1:]), (np.s_[:, :, :-3], np.s_[:, :, 3:])),
-        ):
-            both = use[first] & use[second]
-            a, b = residual[first][both], residual[second][both]
-            self._pairs[k] += a @ b, 0.5 * (a @ a + b @ b)
+        for k, (axis, lag) in enumerate(((0, 1), (2, 3))):
+            first, second = [slice(None)] * 3, [slice(None)] * 3
+            first[axis], second[axis] = slice(None, -lag), slice(lag, None)
+            both = use[tuple(first)] & use[tuple(second)]
+            one, other = residual[tuple(first)][both], residual[tuple(second)][both]
+            self._pairs[k] += one @ other, 0.5 * (one @ one + other @ other)
 
     @property
     def curve(self) -> tuple[F64, F64, F64]:

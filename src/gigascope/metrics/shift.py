@@ -58,7 +58,7 @@ def spectrum_shift(spectrum: torch.Tensor) -> F64:
     phase = phase * weight[0][:, None, None] * weight[1][None, :, None] * weight[2][None, None, :]
     coarse = torch.fft.ifftn(phase).real
     peak = np.unravel_index(int(coarse.argmax()), shape)
-    start = [p - n if p > n // 2 else p for p, n in zip(peak, shape)]
+    start = [int(p) - n if p > n // 2 else int(p) for p, n in zip(peak, shape)]
     # one axis after the other onto a fine lattice around the peak
     places = [torch.arange(-AROUND, AROUND + 0.5 / FINE, 1 / FINE, dtype=torch.float64) + s for s in start]
     found = phase
