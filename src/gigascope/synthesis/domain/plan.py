@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from gigascope.runtime.resources import Estimate
 from gigascope.store.ensemble import ensemble_plan
 from gigascope.store.pyramid import level_plans
-from gigascope.synthesis.domain.resample import resampled_length
 
 if TYPE_CHECKING:
     from gigascope.config.synthesis_domain import Ingest, SynthesisInputs
@@ -59,6 +58,7 @@ def read_domain(inputs: SynthesisInputs, cfg: Ingest) -> tuple[ImageHeader, ...]
     ------
     UserError : an image is missing, broken or not clear
     """
+    from gigascope.synthesis.domain.resample import resampled_length
     from gigascope.synthesis.domain.source import open_sources
 
     found = []

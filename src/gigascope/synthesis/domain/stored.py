@@ -79,3 +79,8 @@ def _attributes(source: DomainSource, image: DomainImage) -> dict[str, Any]:
         "n_labels": image.n_labels,
         "remarks": image.remarks,
     }
+
+
+def labelled_images(store: StoreReader) -> list[str]:
+    """Names of the real images that have labels, in order."""
+    return [name for name in domain_images(store) if LABELS in store.image(name).labels]

@@ -1,0 +1,1 @@
+"""Shapes and textures of nuclei out of labelled images: a library that phantoms draw from."""
