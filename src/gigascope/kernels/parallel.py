@@ -31,8 +31,20 @@ def parallel_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     Results never depend on the number of threads: a kernel may write each output from one iteration only. The compiled
     function takes one more argument, `work`, the operations it is about to do, and uses no more threads than pay.
     """
+    return _parallel(function, FASTMATH)
+
+
+def exact_parallel_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same without FASTMATH: every operation rounds once and in the order that is written.
+
+    For results that must be the same bits wherever a block begins and on a GPU; sums do not vectorise by themselves.
+    """
+    return _parallel(function, False)
+
+
+def _parallel(function: Callable[..., Any], fastmath: set[str] | bool) -> Callable[..., Any]:
     with _cache_of_this_source():
-        compiled = numba.njit(parallel=True, nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")(function)
+        compiled = numba.njit(parallel=True, nogil=True, cache=True, fastmath=fastmath, error_model="numpy")(function)
     first = threading.Lock()
     state = {"ready": False}
 
@@ -85,6 +97,11 @@ def serial_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def inline_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that parallel kernels call."""
     return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
+
+
+def exact_inline_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that exact kernels call, without FASTMATH."""
+    return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 @contextlib.contextmanager
