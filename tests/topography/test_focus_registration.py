@@ -190,6 +190,15 @@ def test_order_of_noise_and_of_a_level_specimen_is_kept(rng: np.random.Generator
         assert "kept" in found.sentence
 
 
+@pytest.mark.parametrize("contrast", [0.0, 0.3])
+def test_order_of_slices_that_are_equally_sharp_is_kept(rng: np.random.Generator, contrast: float) -> None:
+    image = 110.0 * np.exp(contrast * texture(rng, SHAPE))
+    found = focus_order(np.stack([image.astype(np.uint8)] * 5))
+    assert found.order.tolist() == [0, 1, 2, 3, 4]
+    assert not found.judged
+    assert "too little texture that grows sharper or blurs" in found.sentence
+
+
 def test_detours_are_zero_for_one_rise_and_fall_only() -> None:
     curve = np.array([0.1, 0.3, 1.0, 0.5, 0.2])[:, None]
     assert detours(np.repeat(curve, 3, axis=1)) == pytest.approx(0.0, abs=1e-12)

@@ -122,8 +122,10 @@ def detours(curves: F64) -> float:
 
     Parameters
     ----------
-    curves : (z, blocks) sharpness, each block's largest being 1
+    curves : (z, blocks) sharpness, each block's largest being 1; none where sharpness changes nowhere
     """
+    if not curves.shape[1]:
+        return 0.0
     levels, weights = _levels(curves)
     walked = float(np.abs(np.diff(levels, axis=0)).sum(axis=0) @ weights)
     return float(_wrong(levels[None], weights)[0]) / max(walked, 1e-30)
@@ -157,7 +159,7 @@ def _unjudged(curves: F64) -> str:
     if len(curves) < 4:
         return "too few slices"
     if curves.shape[1] < 4:
-        return "too little texture"
+        return "too little texture that grows sharper or blurs"
     # a level specimen: both sides of its one focus look alike
     counts = np.bincount(curves.argmax(axis=0), minlength=len(curves))
     if (counts >= 0.05 * curves.shape[1]).sum() < 2:
