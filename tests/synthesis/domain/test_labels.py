@@ -84,7 +84,7 @@ def test_two_balls_that_touch_are_divided_between_their_marks():
 def test_constants_and_ramps_stay_what_they_are(n, size, target):
     """Also for ratios that are no whole numbers: a ramp keeps its physical values away from the two ends.
 
-    A voxel that is cut in two gives its one value to both: the parts f and 1 - f are off by f (1 - f) / 2 voxels at most.
+    A voxel that is cut in two gives its one value to both parts, f and 1 - f, which is off by f (1 - f) / 2 voxels.
     """
     weights = axis_weights(n, size, target)
     m = resampled_length(n, size, target)
