@@ -94,6 +94,13 @@ def test_light_does_not_depend_on_blocks_or_threads(rng, volume, thread_counts):
     assert torch.equal(results[0][1], results[1][1])
 
 
+def test_a_box_of_cells_is_as_good_as_all(volume):
+    step, first, shape, origin = (0.31, 0.27, 0.123), (0.1, 0.2, -0.4), (3, 5, 20), (9, 12, 40)
+    whole = light.read_out(volume, shape, origin, step, first)
+    box = volume[2:6, 3:7, 4:9].contiguous()
+    assert torch.equal(light.read_out(box, shape, origin, step, first, (2, 3, 4)), whole)
+
+
 def test_wrong_arguments_are_refused(volume):
     slopes = torch.zeros(1, 2, dtype=torch.float64)
     with pytest.raises(ShapeError, match="mu"):

@@ -35,8 +35,7 @@ def test_uniform_absorber_in_a_ball(rng):
     voxel = (0.7, 0.6, 0.65)
     shape = [int(2 * m / v) for m, v in zip(middle, voxel, strict=True)]
     corner = [int(n) for n in rng.integers(0, np.array(shape) // 4)]
-    step, first = grid.places(voxel)
-    read = read_out(tau, [n - c for n, c in zip(shape, corner, strict=True)], corner, step, first).numpy()
+    read = read_out(tau, [n - c for n, c in zip(shape, corner, strict=True)], corner, *grid.places(voxel)).numpy()
     places = [v * (np.arange(c, n) + 0.5) - m for v, c, n, m in zip(voxel, corner, shape, middle, strict=True)]
     z, y, x = np.meshgrid(*places, indexing="ij")
     lateral = y**2 + x**2
@@ -137,8 +136,22 @@ def test_cells_cover_the_box_and_know_where_voxels_lie(rng):
         assert centres[-1] - 1 < high[axis] <= centres[-1] + 1
         assert grid.corner_um[axis] == centres[0] - 1
     voxel = (0.75, 0.25, 0.3)
-    step, first = grid.places(voxel)
+    step, first, corner = grid.places(voxel)
     for axis, centres in enumerate(grid.centres()):
         index = int(rng.integers(100))
-        cell = first[axis] + step[axis] * index
+        cell = first[axis] + step[axis] * index - corner[axis]
         assert centres[0] + 2.0 * cell == pytest.approx((index + 0.5) * voxel[axis])
+
+
+def test_cells_around_a_box_are_enough(rng):
+    grid = cell_grid((-7.0, 0.0, 3.0), (90.0, 80.0, 70.0), 2.0)
+    values = torch.from_numpy(rng.random(grid.shape)).float()
+    voxel = (1.5, 0.5, 0.7)
+    for _ in range(10):
+        origin = [int(n) for n in rng.integers(-5, 40, 3)]
+        shape = [int(n) for n in rng.integers(1, 40, 3)]
+        low = [(o + 0.5) * v for o, v in zip(origin, voxel, strict=True)]
+        high = [(o + n - 0.5) * v for o, n, v in zip(origin, shape, voxel, strict=True)]
+        part, slices = grid.around(low, high)
+        whole = read_out(values, shape, origin, *grid.places(voxel))
+        assert torch.equal(read_out(values[slices].contiguous(), shape, origin, *part.places(voxel)), whole)

@@ -42,17 +42,23 @@ def cone_depth(mu: Tensor, slopes: Tensor) -> Tensor:
 
 
 def attenuate_(
-    density: Tensor, tau: Tensor, origin: Sequence[int], step: Sequence[float], first: Sequence[float]
+    density: Tensor,
+    tau: Tensor,
+    origin: Sequence[int],
+    step: Sequence[float],
+    first: Sequence[float],
+    corner: Sequence[int] = (0, 0, 0),
 ) -> None:
     """In place, multiply a block of voxels by exp(-tau), with tau interpolated linearly between cells.
 
     Parameters
     ----------
     density : (z, y, x) float32, contiguous, written
-    tau : (Z, Y, X) float32 at cell centres; beyond the outermost centres it goes on with its last value
+    tau : (Z, Y, X) float32 at the centres of a box of cells; beyond the outermost ones it goes on with its last value
     origin : (z, y, x) of the block's first voxel in the whole image
     step : voxel spacing, cells
     first : position of the whole image's voxel 0, cells
+    corner : (z, y, x) of the box's first cell
 
     Raises
     ------
@@ -60,13 +66,19 @@ def attenuate_(
 
     Notes
     -----
-    Positions follow from the voxel's index in the whole image: a block's result does not depend on how it is cut.
+    Positions follow from the voxel's index in the whole image: a block's result does not depend on how it is cut, nor
+    on the box, if that holds the cells around all voxels.
     """
-    torch.ops.gigascope.cells_attenuate_(density, tau, list(origin), list(step), list(first))
+    torch.ops.gigascope.cells_attenuate_(density, tau, list(origin), list(step), list(first), list(corner))
 
 
 def read_out(
-    grid: Tensor, shape: Sequence[int], origin: Sequence[int], step: Sequence[float], first: Sequence[float]
+    grid: Tensor,
+    shape: Sequence[int],
+    origin: Sequence[int],
+    step: Sequence[float],
+    first: Sequence[float],
+    corner: Sequence[int] = (0, 0, 0),
 ) -> Tensor:
     """A block of voxels of values that are interpolated linearly between cells; parameters as :func:`attenuate_`.
 
@@ -74,7 +86,8 @@ def read_out(
     -------
     `shape` float32, on the device of `grid`
     """
-    return torch.ops.gigascope.cells_read_out(grid, list(shape), list(origin), list(step), list(first))
+    lists = list(shape), list(origin), list(step), list(first), list(corner)
+    return torch.ops.gigascope.cells_read_out(grid, *lists)
 
 
 def _implementation(tensor: Tensor) -> ModuleType:
@@ -99,9 +112,12 @@ def _check_volume(op: str, name: str, volume: Tensor) -> None:
         raise ShapeError(f"{op}: {name}: expected (z, y, x) torch.float32, got {found}")
 
 
-def _check_places(op: str, origin: Sequence[int], step: Sequence[float], first: Sequence[float]) -> None:
-    if not len(origin) == len(step) == len(first) == 3:
-        raise ShapeError(f"{op}: origin, step and first have three numbers, got {origin}, {step} and {first}")
+def _check_places(
+    op: str, origin: Sequence[int], step: Sequence[float], first: Sequence[float], corner: Sequence[int]
+) -> None:
+    if not len(origin) == len(step) == len(first) == len(corner) == 3:
+        found = f"{origin}, {step}, {first} and {corner}"
+        raise ShapeError(f"{op}: origin, step, first and corner have three numbers, got {found}")
     check_positive(op, **{f"step along {axis}": s for axis, s in zip("zyx", step)})
 
 
@@ -119,38 +135,64 @@ def _cone_depth_meta(mu: Tensor, slopes: Tensor) -> Tensor:
     return torch.empty_like(mu)
 
 
-@define("cells_attenuate_", "(Tensor(a!) density, Tensor tau, int[] origin, float[] step, float[] first) -> ()")
+@define(
+    "cells_attenuate_",
+    "(Tensor(a!) density, Tensor tau, int[] origin, float[] step, float[] first, int[] corner) -> ()",
+)
 def _attenuate(
-    density: Tensor, tau: Tensor, origin: Sequence[int], step: Sequence[float], first: Sequence[float]
+    density: Tensor,
+    tau: Tensor,
+    origin: Sequence[int],
+    step: Sequence[float],
+    first: Sequence[float],
+    corner: Sequence[int],
 ) -> None:
     _check_volume("attenuate_", "tau", tau)
     _check_volume("attenuate_", "density", density)
     check_in_place("attenuate_", density=density)
-    _check_places("attenuate_", origin, step, first)
-    places = positions(density.shape, origin, step, first, tau.shape)
+    _check_places("attenuate_", origin, step, first, corner)
+    places = positions(density.shape, origin, step, first, tau.shape, corner)
     _implementation(density).attenuate_(density, tau.contiguous(), places)
 
 
 @_attenuate.register_fake
 def _attenuate_meta(
-    density: Tensor, tau: Tensor, origin: Sequence[int], step: Sequence[float], first: Sequence[float]
+    density: Tensor,
+    tau: Tensor,
+    origin: Sequence[int],
+    step: Sequence[float],
+    first: Sequence[float],
+    corner: Sequence[int],
 ) -> None:
     return None
 
 
-@define("cells_read_out", "(Tensor grid, int[] shape, int[] origin, float[] step, float[] first) -> Tensor")
+@define(
+    "cells_read_out",
+    "(Tensor grid, int[] shape, int[] origin, float[] step, float[] first, int[] corner) -> Tensor",
+)
 def _read_out(
-    grid: Tensor, shape: Sequence[int], origin: Sequence[int], step: Sequence[float], first: Sequence[float]
+    grid: Tensor,
+    shape: Sequence[int],
+    origin: Sequence[int],
+    step: Sequence[float],
+    first: Sequence[float],
+    corner: Sequence[int],
 ) -> Tensor:
     _check_volume("read_out", "grid", grid)
-    _check_places("read_out", origin, step, first)
-    places = positions(shape, origin, step, first, grid.shape)
+    _check_places("read_out", origin, step, first, corner)
+    places = positions(shape, origin, step, first, grid.shape, corner)
     return _implementation(grid).read_out(grid.contiguous(), places)
 
 
 @_read_out.register_fake
 def _read_out_meta(
-    grid: Tensor, shape: Sequence[int], origin: Sequence[int], step: Sequence[float], first: Sequence[float]
+    grid: Tensor,
+    shape: Sequence[int],
+    origin: Sequence[int],
+    step: Sequence[float],
+    first: Sequence[float],
+    corner: Sequence[int],
 ) -> Tensor:
     return grid.new_empty(tuple(shape))
 
@@ -161,11 +203,12 @@ def positions(
     step: Sequence[float],
     first: Sequence[float],
     cells: Sequence[int],
+    corner: Sequence[int] = (0, 0, 0),
 ) -> list[tuple[Tensor, Tensor]]:
-    """For each axis the cell below every voxel, int64, and the weight of the next one, float32; on the CPU."""
+    """For each axis the cell of the box below every voxel, int64, and the weight of the next, float32; on the CPU."""
     found = []
-    for n, o, s, f, n_cells in zip(shape, origin, step, first, cells, strict=True):
-        at = (f + (o + torch.arange(n, dtype=torch.float64)) * s).clamp(0, n_cells - 1)
-        below = at.floor().clamp(max=max(n_cells - 2, 0))
-        found.append((below.long(), (at - below).float()))
+    for n, o, s, f, n_cells, c in zip(shape, origin, step, first, cells, corner, strict=True):
+        at = (f + (o + torch.arange(n, dtype=torch.float64)) * s).clamp(c, c + n_cells - 1)
+        below = at.floor().clamp(max=c + max(n_cells - 2, 0))
+        found.append((below.long() - c, (at - below).float()))
     return found

@@ -39,10 +39,22 @@ class CellGrid:
         z, y, x = (np.float64(self.spacing) * (f + np.arange(n) + 0.5) for f, n in zip(self.first, self.shape))
         return z, y, x
 
-    def places(self, voxel_um: Sequence[float]) -> tuple[list[float], list[float]]:
-        """`step` and `first` of :func:`gigascope.kernels.cells.light.read_out` for voxels of this size."""
+    def places(self, voxel_um: Sequence[float]) -> tuple[list[float], list[float], list[int]]:
+        """`step`, `first` and `corner` of :func:`gigascope.kernels.cells.light.read_out` for voxels of this size."""
         step = [v / self.spacing for v in voxel_um]
-        return step, [s / 2 - f - 0.5 for s, f in zip(step, self.first)]
+        return step, [s / 2 - 0.5 for s in step], list(self.first)
+
+    def around(self, low_um: Sequence[float], high_um: Sequence[float]) -> tuple[CellGrid, tuple[slice, ...]]:
+        """The cells that interpolation within a box needs, and where they are among all; the nearest ones outside."""
+        slices = []
+        for low, high, f, n in zip(low_um, high_um, self.first, self.shape):
+            start = min(max(math.floor(low / self.spacing - 0.5) - f, 0), n - 1)
+            stop = min(max(math.ceil(high / self.spacing - 0.5) + 1 - f, start + 1), n)
+            slices.append(slice(start, stop))
+        first = [f + s.start for f, s in zip(self.first, slices)]
+        shape = [s.stop - s.start for s in slices]
+        part = CellGrid((first[0], first[1], first[2]), (shape[0], shape[1], shape[2]), self.spacing)
+        return part, tuple(slices)
 
 
 def cell_grid(low_um: Sequence[float], high_um: Sequence[float], spacing: float) -> CellGrid:
