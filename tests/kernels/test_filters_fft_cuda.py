@@ -52,6 +52,14 @@ def test_rows_and_planes_are_transformed_in_parts(draw, distance, monkeypatch):
     assert distance(cuda.convolve_sampled(*arguments, *sampling), expected) < TOLERANCE
 
 
+def test_planes_are_transformed_along_z_in_parts(draw, distance, monkeypatch):
+    planes = torch.complex(draw(6, 5, 7), draw(6, 5, 7)).to(DEVICE)
+    expected = torch.fft.fft(planes.cpu().to(torch.complex128), dim=0)
+    monkeypatch.setattr(cuda, "AT_ONCE", 700)
+    cuda.transform_z_(planes)
+    assert distance(torch.view_as_real(planes), torch.view_as_real(expected)) < TOLERANCE
+
+
 @pytest.mark.parametrize(
     ("ratio", "start", "shape"),
     [
@@ -60,7 +68,9 @@ def test_rows_and_planes_are_transformed_in_parts(draw, distance, monkeypatch):
         ((11.0, 14.0, 17.0), (0.0, 0.0, 0.0), (1, 1, 1)),
     ],
 )
-def test_area_sample_agrees_with_the_reference(draw, distance, ratio, start, shape):
+def test_area_sample_agrees_with_the_reference(draw, ratio, start, shape):
     volume = draw(11, 14, 17)
-    expected = reference_fft.area_sample(volume, ratio, start, shape)
-    assert distance(cuda.area_sample(volume.to(DEVICE), ratio, start, shape), expected) < TOLERANCE
+    found = cuda.area_sample(volume.to(DEVICE), ratio, start, shape).cpu()
+    # of many voxels the mean is small
+    error = (found - reference_fft.area_sample(volume, ratio, start, shape)).abs().max()
+    assert error < TOLERANCE * volume.abs().max()

@@ -70,6 +70,23 @@ def convolve_sampled(
     return sample_z(planes, z_first - low_z, z_shares)
 
 
+def transform_z_(planes: Tensor) -> None:
+    """In place, transform (z, y, x) complex64 along z, rows at a time."""
+    values = planes.numpy()
+
+    def rows(y: int) -> None:
+        part = values[:, y : y + step]
+        part[:] = scipy.fft.fft(part, axis=0)
+
+    step = _rows_at_once(*values.shape[::2])
+    _in_threads(rows, range(0, values.shape[1], step))
+
+
+def _rows_at_once(n_z: int, n_x: int) -> int:
+    """Rows whose values, product and sum along z fill a slab."""
+    return max(1, SLAB_BYTES // (24 * n_z * n_x))
+
+
 def _run(
     volume: Tensor,
     weights: Tensor,
@@ -94,7 +111,7 @@ def _run(
         rows = scipy.fft.ifft(planes[z], axis=0, overwrite_x=True)
         keep(z, rows[y_box[0] : y_box[0] + y_box[1]])
 
-    step = max(1, SLAB_BYTES // (24 * fft_shape[0] * planes.shape[2]))
+    step = _rows_at_once(fft_shape[0], planes.shape[2])
     _in_threads(forward, range(n_z))
     _in_threads(mix, range(0, fft_y, step))
     _in_threads(inverse, range(z_box[1]))

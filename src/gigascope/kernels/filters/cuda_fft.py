@@ -62,6 +62,13 @@ def convolve_sampled(
     return _sample(lateral, [(first - low, shares), _same(shape[1]), _same(shape[2])], shape)
 
 
+def transform_z_(planes: Tensor) -> None:
+    """In place, transform (z, y, x) complex64 along z, rows at a time."""
+    step = max(1, AT_ONCE // (8 * planes.shape[0] * planes.shape[2]))
+    for y in range(0, planes.shape[1], step):
+        planes[:, y : y + step] = torch.fft.fft(planes[:, y : y + step], dim=0)
+
+
 def _parts(n_z: int, fft_shape: Three) -> list[slice]:
     """Planes in groups of at most AT_ONCE bytes."""
     step = max(1, AT_ONCE // (4 * fft_shape[1] * fft_shape[2]))

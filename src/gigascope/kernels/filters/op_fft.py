@@ -35,13 +35,17 @@ def spectra(kernels: Tensor, fft_shape: Sequence[int]) -> Tensor:
         raise ShapeError(f"spectra: kernels: expected (K, z, y, x) torch.float32 of odd sizes, got {found}")
     if len(fft_shape) != 3 or any(f < n for f, n in zip(fft_shape, kernels.shape[1:])):
         raise ShapeError(f"spectra: a transform of {tuple(fft_shape)} is smaller than {tuple(kernels.shape[1:])}")
-    half = tuple(fft_shape[:2]) + (fft_shape[2] // 2 + 1,)
-    out = torch.empty(len(kernels), *half, dtype=torch.complex64, device=kernels.device)
-    for k, kernel in enumerate(kernels):
-        padded = kernel.new_zeros(tuple(fft_shape))
-        padded[tuple(slice(0, n) for n in kernel.shape)] = kernel
-        shifted = torch.roll(padded, [-(n // 2) for n in kernel.shape], (0, 1, 2))
-        out[k] = torch.fft.rfftn(shifted)
+    size, half = tuple(fft_shape), [n // 2 for n in kernels.shape[1:]]
+    at = [torch.arange(-h, h + 1, device=kernels.device) % f for h, f in zip(half, size)]
+    along_z = _implementation(kernels).transform_z_
+    out = torch.zeros(len(kernels), *size[:2], size[2] // 2 + 1, dtype=torch.complex64, device=kernels.device)
+    for spectrum, kernel in zip(out, kernels):
+        # a kernel is small: its zeros are not transformed along x and y
+        rows = kernel.new_zeros(*kernel.shape[:2], size[2]).index_copy_(2, at[2], kernel)
+        rows = torch.fft.rfft(rows)
+        planes = rows.new_zeros(len(rows), size[1], rows.shape[2]).index_copy_(1, at[1], rows)
+        spectrum.index_copy_(0, at[0], torch.fft.fft(planes, dim=1))
+        along_z(spectrum)
     return out
 
 

@@ -35,6 +35,11 @@ def convolve_sampled(
     return _sampled(_circular(volume, weights, spectra, fft_shape), ratio, start, shape).float()
 
 
+def transform_z_(planes: Tensor) -> None:
+    """In place, transform (z, y, x) complex64 along z."""
+    planes.copy_(torch.fft.fft(planes.to(torch.complex128), dim=0))
+
+
 def _circular(volume: Tensor, weights: Tensor, spectra: Tensor, fft_shape: Three) -> Tensor:
     total = torch.zeros_like(spectra[0], dtype=torch.complex128)
     for weight, spectrum in zip(weights, spectra):
