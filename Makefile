@@ -73,7 +73,7 @@ lint: setup ## ruff, mypy, snakefmt and snakemake --lint
 	echo 'lint: snakemake --lint'
 	snakemake --lint > build/lint.log 2>&1 || { cat build/lint.log; exit 1; }
 
-bench-topography: setup ## heights of a simulated camera array of 64 views beside classical estimators, an hour on two cores
+bench-topography: setup ## heights of a simulated camera array of 64 views beside classical estimators, a quarter of an hour on two cores
 	@python benchmarks/topography.py --results build/bench_topography --json build/bench_topography.json
 
 # The resolver is not part of the environment. It keeps the pins that are there; `make lock UPGRADE=--upgrade` does not.

@@ -31,7 +31,7 @@ class Lab:
         self.made.write_captures(self.root)
 
     def fail(self, inputs: str | None = None, **sections: str) -> str:
-        """Run `check` and the stage; both must fail as the user's mistake with one message, which is returned."""
+        """Run the stage: it must fail as the user's mistake with one message, which is returned, and write nothing."""
         yaml = dataset(self.folder, inputs or f"captures: {self.root}", **sections)
         before = set(self.folder.rglob("*"))
         command = ["run", "topography.ingest", "--config", str(yaml), "--output", f"raw={self.folder / 'out/raw.zarr'}"]

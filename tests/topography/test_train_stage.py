@@ -109,9 +109,12 @@ def test_stopped_training_goes_on_to_the_same_bits(
         RUNS.run(config, tmp_path, "train", posed)
     live = list((tmp_path / "scratch").rglob("losses.tsv"))
     assert len(live) == 1, "losses are to be seen while it runs"
+    events = next((tmp_path / "scratch").rglob("events.out.tfevents.00000000")).read_bytes()
+    for what in (b"agreement", b"patch 1", b"patch 2", b"\x89PNG"):
+        assert what in events
     RUNS.run(config, tmp_path, "train", posed)
     assert_same_training(tmp_path, trained)
-    assert not list((tmp_path / "scratch").rglob("losses.tsv"))
+    assert not [*(tmp_path / "scratch").rglob("losses.tsv"), *(tmp_path / "scratch").rglob("*tfevents*")]
 
 
 @pytest.mark.slow

@@ -164,8 +164,9 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
             ctx.warn(message)
         store.write_table(f"{before}views", *science.facts_table(capture, metrics))
         first += capture.present.size
-    read = sum(ctx.work.metrics_of(item, 0)["MB"] for item in ctx.work.items)
-    ctx.log.info("%.0f MB of stacks in %d views", read, first)
+    found = [ctx.work.metrics_of(item, 0) for item in ctx.work.items]
+    read, seconds = (sum(values) for values in zip(*((m["MB"], m["MB"] / max(1e-9, m["MB/s"])) for m in found)))
+    ctx.log.info("%.0f MB of stacks in %d views, each read and written at %.0f MB/s", read, first, read / seconds)
 
 
 @stage(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from gigascope.learning.live import LiveLosses
+from gigascope.learning.live import LiveEvents, LiveLosses
 from gigascope.learning.processes import crew
 from gigascope.topography.network.batch import Batch
 from gigascope.topography.network.model import HeightNetwork, new_network
@@ -23,10 +23,12 @@ from gigascope.topography.streaming.sampler import Sampler
 from gigascope.topography.streaming.stats import Loaded, LoaderStats
 from gigascope.topography.streaming.view_stack import green_pattern
 from gigascope.topography.training.course import Acquisition, Course, HeldOut
-from gigascope.topography.training.pictures import Picture, take_picture
+from gigascope.topography.training.pictures import Picture, strips, take_picture
 from gigascope.topography.training.trial import Trial, judge
 from gigascope.topography.training.view_evidence import ViewEvidence
 
+# Folder of what TensorBoard shows.
+EVENTS = "events"
 # Steps of patches that the network is judged by.
 JUDGED = 8
 # The seed of their points is that of the training and this.
@@ -55,7 +57,7 @@ class Learning:
     course : settings
     device : of this process
     processes : that share the positions of a step
-    live : file to which the losses are written as they come; none: nowhere
+    live : file to which the losses are written as they come, with `events` for TensorBoard beside it; none: nowhere
 
     Attributes
     ----------
@@ -112,7 +114,10 @@ class Learning:
             mine = _Share(self.acquisition, self.course, self._complete, self._device, 0, self.processes)
             share = stack.enter_context(mine)
             self.training = training = share.training(self._resumed)
-            live = None if self._live is None else LiveLosses(self._live, training.curves)
+            live = events = None
+            if self._live is not None:
+                live = LiveLosses(self._live, training.curves)
+                events = stack.enter_context(closing(LiveEvents(self._live.with_name(EVENTS), training.step)))
             moments = {0, steps // 2, steps}
             # before the first step; a state that was saved has it already
             self._look_at(training, moments)
@@ -120,8 +125,9 @@ class Learning:
                 self._look_at(training, moments)
                 self.stats.batches.append(share.loaded)
                 self.stats.peak_bytes = share.loader.stats.peak_bytes
-                if live is not None:
+                if live is not None and events is not None:
                     live.add(training.curves[-1], last=training.step == steps)
+                    events.add(training.curves[-1], lambda: strips(self._picture(training)))
                 yield Update(losses, share.loaded)
         self.trial = judge(self.network, (batch for batch, _ in self._judged(JUDGED)))
 
@@ -150,8 +156,11 @@ class Learning:
 
     def _look_at(self, training: Training, moments: set[int]) -> None:
         if training.step in moments and all(p.step != training.step for p in self.pictures):
-            batch, crops = next(self._judged(1))
-            self.pictures.append(take_picture(training.result, batch, crops, training.step))
+            self.pictures.append(self._picture(training))
+
+    def _picture(self, training: Training) -> Picture:
+        batch, crops = next(self._judged(1))
+        return take_picture(training.result, batch, crops, training.step)
 
     def _judged(self, n: int) -> Iterator[tuple[Batch, Crops]]:
         """The first batches of the patches that the network is judged by."""

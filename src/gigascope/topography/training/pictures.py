@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gigascope.topography.network.batch import Batch, height_slices
@@ -16,6 +18,8 @@ from gigascope.topography.streaming.crops import Crops
 
 # Patches of a picture, one of each mosaic position.
 MOST = 4
+# Share of the values at each end that become black, or white.
+TAILS = 0.005
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,22 @@ def take_picture(network: HeightNetwork, batch: Batch, crops: Crops, step: int) 
         select(stacks, index).cpu(),
         *(values.cpu() for values in heights),
     )
+
+
+def strips(picture: Picture) -> dict[str, NDArray[np.uint8]]:
+    """Grey pictures by patch: one slice, all in focus, and heights of prior and network, the higher the brighter."""
+    pairs = ((picture.slice, picture.in_focus), (picture.prior, picture.network))
+    return {
+        f"patch {n + 1}": np.hstack([_grey(values[n], pair[0][n]) for pair in pairs for values in pair])
+        for n in range(len(picture.slice))
+    }
+
+
+def _grey(values: Tensor, like: Tensor) -> NDArray[np.uint8]:
+    """Values as grey, black and white being those of another picture."""
+    low, high = np.quantile(like.numpy(), (TAILS, 1 - TAILS))
+    share = (values.numpy() - low) / max(float(high - low), 1e-12)
+    return np.asarray(np.clip(255 * share, 0, 255).round(), np.uint8)
 
 
 def _heights(batch: Batch, which: list[int], index: Tensor) -> Tensor:

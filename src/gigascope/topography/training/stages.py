@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 )
 def train(ctx: Context, cfg: config.Train) -> None:
     """Train a network on the stacks themselves, and find out whether it is better than focus alone."""
+    import shutil
+
     from gigascope.runtime.device import n_devices
     from gigascope.store.create import create_store
     from gigascope.topography.training import learning as science
@@ -44,12 +46,15 @@ def train(ctx: Context, cfg: config.Train) -> None:
         return
     processes = plan.processes_of(cfg, n_devices(ctx.device))
     live = ctx.scratch / "losses.tsv"
-    ctx.log.info("%s on %d processes; losses as they come: %s", course.words(), processes, live)
+    events = live.with_name(science.EVENTS)
+    ctx.log.info("%s on %d processes", course.words(), processes)
+    ctx.log.info("as they come: losses in %s, curves and patches by tensorboard --logdir %s", live, events)
     learning = science.Learning(acquisition, calibration, course, ctx.device, processes=processes, live=live)
     ctx.solve("training", learning, what="training", total=course.schedule.steps)
     verdict = stored.write_training(ctx.path("network"), store, learning)
     ctx.write_table("losses", stored.loss_columns(learning.curves))
     live.unlink(missing_ok=True)
+    shutil.rmtree(events, ignore_errors=True)
     ctx.log.info("%s", learning.stats.summary())
     say = ctx.log.info if verdict.use == "network" else ctx.warn
     say(verdict.why)
