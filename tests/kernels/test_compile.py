@@ -14,6 +14,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter has taken the compiler's place in this process", allow_module_level=True)
 
 POINTERS = {
+    torch.float16: "*fp16",
     torch.float32: "*fp32",
     torch.float64: "*fp64",
     torch.int32: "*i32",
@@ -29,6 +30,7 @@ LAUNCHED |= {"_parameter_gradients", "_adam", "_evaluate_points"}
 LAUNCHED |= {"_filter", "_scatter_rows", "_shift_sums", "_translate", "_resample"}
 LAUNCHED |= {"_steepness", "_map_forward", "_map_back", "_splat", "_predict", "_gradients", "_blend"}
 LAUNCHED |= {"_weigh", "_add_products", "_area_sample"}
+LAUNCHED |= {"_vote_tiles", "shade_tiles"}
 
 
 class Compiling:
@@ -66,6 +68,7 @@ class Compiling:
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the kernels that were compiled; those that kernels call stay as they are."""
+    from gigascope.kernels.cells import cuda_raster
     from gigascope.kernels.filters import cuda as filters
     from gigascope.kernels.filters import cuda_fft
     from gigascope.kernels.gaussians import cuda as gaussians
@@ -78,7 +81,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     seen: list[str] = []
     volumes = (projector, tv, warp, gaussians, cuda_adam, cuda_bins, cuda_points)
-    for module in (*volumes, filters, cuda_fft, ortho, cuda_splat, cuda_blend):
+    for module in (*volumes, filters, cuda_fft, ortho, cuda_splat, cuda_blend, cuda_raster):
         for name in LAUNCHED & set(vars(module)):
             monkeypatch.setattr(module, name, Compiling(getattr(module, name), seen))
     return seen
@@ -158,6 +161,7 @@ def topography(views: torch.Tensor) -> None:
 
 def synthesis(volume: torch.Tensor) -> None:
     """The kernels of simulated cultures."""
+    nuclei(volume)
     from gigascope.kernels.filters import cuda_fft
 
     for n_k in (1, 2):
@@ -166,3 +170,21 @@ def synthesis(volume: torch.Tensor) -> None:
         arrays = volume, torch.zeros(n_k, len(volume)), torch.zeros(n_k, *half, dtype=torch.complex64)
         cuda_fft.convolve(*arrays, fft_shape, (1, 1, 1), volume.shape)
         cuda_fft.convolve_sampled(*arrays, fft_shape, (0.5, 1.0, 1.0), (0.0, 0.0, 0.0), volume.shape)
+
+
+def nuclei(volume: torch.Tensor) -> None:
+    """The rasterisers, with and without gap, harmonics, crops."""
+    from gigascope.kernels.cells import cuda_raster, nuclei_table
+    from gigascope.kernels.cells.bodies import Grid
+
+    first, step = (0, 0, 0), (1.0, 1.0, 1.0)
+    plain = nuclei_table(torch.zeros(2, 3))
+    # degree 3: the loops over degrees are unrolled
+    waves = torch.zeros(2, 81)
+    waves[:, :16] = 1
+    rich = nuclei_table(torch.zeros(2, 3), None, 4.75, 2.0, waves, crops=torch.ones(1, 48, 48, 48))
+    samples = Grid(first, tuple(2 * n for n in volume.shape), step)
+    cuda_raster.fraction(plain, samples, 0.0, 2)
+    for table, gap in ((plain, 0.0), (rich, 0.5)):
+        cuda_raster.labels(table, samples, gap, 2)
+        cuda_raster.density(table, Grid(first, tuple(volume.shape), step), gap)

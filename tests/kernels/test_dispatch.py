@@ -16,7 +16,7 @@ from gigascope.kernels.dispatch import backend
 def test_importing_the_ops_loads_neither_numba_nor_triton():
     code = (
         "import sys\n"
-        "from gigascope.kernels import filters, gaussians, ortho, projector, tv, warp\n"
+        "from gigascope.kernels import cells, filters, gaussians, ortho, projector, tv, warp\n"
         "print(sorted({'numba', 'triton'} & set(sys.modules)))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

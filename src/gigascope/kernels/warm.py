@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gigascope.kernels import filters, gaussians, integer_field, ortho, projector, tv, warp
+from gigascope.kernels import cells, filters, gaussians, integer_field, ortho, projector, tv, warp
 
 
 def warm() -> None:
@@ -77,7 +77,12 @@ def warm_views() -> None:
 
 
 def warm_cultures() -> None:
-    """Those of simulated cultures: convolution and sampling."""
+    """Those of simulated cultures: nuclei, convolution and sampling."""
+    table, grid = cells.nuclei_table(torch.zeros(2, 3)), ((0, 0, 0), (3, 4, 5), (1.0, 1.0, 1.0))
+    cells.labels(table, *grid)
+    cells.density(table, *grid)
+    cells.fraction(table, *grid)
+    cells.owned(table, (1.0, 1.0, 1.0))
     volume, box = torch.ones(4, 5, 6), ((1.0, 1.5, 2.0), (0.0, 0.0, 0.0), (2, 2, 2))
     spectra = filters.spectra(torch.ones(2, 3, 3, 3), volume.shape)
     filters.convolve_sampled(volume, torch.ones(2, 4), spectra, volume.shape, *box)

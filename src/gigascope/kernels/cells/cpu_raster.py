@@ -54,6 +54,7 @@ def fraction(table: NucleiTable, grid: Grid, gap: float, subsample: int) -> Tens
     bodies = bodies_near(table, grid, gap)
     tiles = _tiles(bodies, grid, subsample)
     _fraction(*_numbers(bodies, grid, gap), *tiles, subsample, out, work=_work(bodies))
+    out *= np.float32(1.0 / subsample**3)
     return torch.from_numpy(out)
 
 
@@ -154,13 +155,12 @@ def _fraction(
                 begin, n, step, 1, mine, boxes, first, centres, rows, forms, degree, limit, gap,
                 best, second, distance, owner, dx,
             )  # fmt: skip
-            share = np.float32(1.0 / subsample**3)
             for z in range(n[0]):
                 for y in range(n[1]):
                     for x in range(n[2]):
                         if owner[(z * n[1] + y) * n[2] + x] >= 0:
                             v = (at[0] + z) // subsample, (at[1] + y) // subsample, (at[2] + x) // subsample
-                            out[v] += share
+                            out[v] += np.float32(1)
 
 
 @exact_parallel_kernel

@@ -132,6 +132,10 @@ def _implementation(tensor: Tensor) -> ModuleType:
         from gigascope.kernels.cells import cpu_raster
 
         return cpu_raster
+    if chosen == "cuda":
+        from gigascope.kernels.cells import cuda_raster
+
+        return cuda_raster
     from gigascope.kernels.cells import reference_raster
 
     return reference_raster
