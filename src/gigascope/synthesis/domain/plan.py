@@ -14,13 +14,13 @@ from gigascope.store.pyramid import level_plans
 if TYPE_CHECKING:
     from gigascope.config.synthesis_domain import Ingest, SynthesisInputs
 
-# Python with scipy and zarr loaded.
-LIGHT_BYTES = 290 * 2**20
-# Beside the image itself, per voxel of the largest: float64 while it is resampled; ids of 32 bits as they were read, as
-# they are counted and as they are written, marks and distances where a mask is divided.
-RESAMPLED_BYTES, LABEL_BYTES, DIVIDED_BYTES = 24, 20, 40
-# Peak while pyramids are made: two shards of the image and of its labels, eight members of each block of labels.
-SHARD_BYTES = 512 * 2**20
+# Python with scipy and zarr loaded. This and all below: peaks of the stage on 4 and 25 million voxels.
+LIGHT_BYTES = 150 * 2**20
+# Per voxel of the largest image, beside the image itself and a copy of it: float64 while it is resampled; ids of 32
+# bits as they were read, as they are counted and as they are written; marks and distances where a mask is divided.
+RESAMPLED_BYTES, LABEL_BYTES, DIVIDED_BYTES = 20, 20, 40
+# While pyramids are made, of one array: a coarse shard, and pieces of the finer level.
+SHARD_BYTES = 192 * 2**20
 LABELS = 4
 
 
@@ -102,7 +102,7 @@ def estimate_ingest(dataset: Any, header: Any) -> Estimate:
         n, written = math.prod(image.shape), math.prod(image.written)
         resampled = RESAMPLED_BYTES if dataset.ingest.output_voxel_um is not None else 0
         labels = LABEL_BYTES * image.labelled + DIVIDED_BYTES * image.divided
-        shards = min(SHARD_BYTES, 24 * written)
+        shards = min(SHARD_BYTES, written * (LABELS if image.labelled else image.itemsize) // 2)
         held = max(held, n * (2 * image.itemsize + max(resampled, labels)) + shards)
         disk += int(1.15 * written * (image.itemsize + LABELS * image.labelled))
         plans = level_plans(ensemble_plan(image.written, image.dtype), ("z", "y", "x"))
