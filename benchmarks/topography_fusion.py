@@ -1,4 +1,4 @@
-"""All-in-focus pictures of real focus stacks: ours beside enfuse and focus-stack, in sharpness and time.
+"""All-in-focus pictures of real focus stacks: ours beside enfuse, FocusWeave and focus-stack, in sharpness and time.
 
     python benchmarks/topography_fusion.py [--results FOLDER] [--data FOLDER] [--pictures FOLDER]
                                            [--quick] [--json FILE]
@@ -11,6 +11,7 @@ ours, views       the picture that the chain's stage `infer` left in results/<da
 ours, linear      focus of every pixel (`focus_peak`, `settle`), two neighbouring slices mixed
 ours, pyramid     the same focus, detail by detail
 enfuse            Debian's, with its settings for focus stacks (--hard-mask, contrast in a window of 5 pixels)
+FocusWeave        Laplacian pyramids (pip install focusweave), without its alignment
 focus-stack       `expected.jpg` beside the pictures, which focus-stack made, on our geometry; its time is not known
 
 Tenengrad is the mean squared Sobel gradient of the luminance, and mean S the mean sharpness with a window of 4 pixels:
@@ -22,6 +23,7 @@ processors together; those of `ours` hold focus and mixing, not registration, wh
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -109,6 +111,16 @@ def enfused(stack: NDArray, scratch: Path) -> tuple[NDArray, Seconds] | None:
     return io.imread(output)[..., :3], seconds
 
 
+def woven(stack: NDArray) -> tuple[NDArray, Seconds] | None:
+    """FocusWeave, a Python package, on two cores; none where it is not installed."""
+    if importlib.util.find_spec("focusweave") is None:
+        return None
+    focusweave = importlib.import_module("focusweave")
+    config = focusweave.FocusStackConfig(images=list(stack), no_align=True, keep_size=True, workers=2)
+    found, seconds = timed(lambda: focusweave.run(config))
+    return np.asarray(found.image), seconds
+
+
 def pictures_of(stack: NDArray, views: Path, expected: Path | None, scratch: Path) -> Made:
     """Pictures and seconds by method."""
     made: Made = {"middle slice": (stack[len(stack) // 2], (0.0, 0.0))}
@@ -120,11 +132,14 @@ def pictures_of(stack: NDArray, views: Path, expected: Path | None, scratch: Pat
     for method, make in (("linear", lambda: fuse(stack, index)), ("pyramid", lambda: fuse_pyramid(stack, index))):
         image, mixing = timed(make)
         made[f"ours, {method}"] = (image, (measuring[0] + mixing[0], measuring[1] + mixing[1]))
-    peer = enfused(stack, scratch)
-    if peer is None:
-        print("enfuse is not installed (apt-get install enfuse): left out")
-    else:
-        made["enfuse"] = peer
+    for name, install, peer in (
+        ("enfuse", "apt-get install enfuse", enfused(stack, scratch)),
+        ("FocusWeave", "pip install focusweave", woven(stack)),
+    ):
+        if peer is None:
+            print(f"{name} is not installed ({install}): left out")
+        else:
+            made[name] = peer
     if expected is not None and expected.exists():
         theirs = io.imread(expected)
         pair = np.stack([made["ours, pyramid"][0], theirs])

@@ -228,7 +228,7 @@ def _views(made: MadeTopography, calibration: Calibration) -> tuple[NDArray, NDA
         shard = (1, 1, *values.shape[2:])
         plan = ShardPlan(values.shape, values.dtype.itemsize, shard, shard)
         store.create_member(name, plan, values.dtype, axes=axes[: values.ndim])[...] = values
-    store.attrs |= {"method": "focus", "decision": "train.method: focus", "reason": "no network was asked for"}
+    store.attrs |= {"method": "focus", "why": "no network was asked for"}
     finish(store, _record(made, "topography.infer"))
     return index, confidence, picture
 

@@ -250,6 +250,7 @@ def loader(result: TopographyResult) -> Html:
     rows = [
         ["batches", quantity(attrs["loader_batches"])],
         ["read", quantity(attrs["loader_read_MB"], "MB")],
+        ["of it used", quantity(attrs["loader_used_MB"], "MB")],
         ["read over used", quantity(attrs["loader_amplification"])],
         ["read per second of the training", quantity(attrs["loader_read_MB_s"], "MB/s")],
         ["time that the training waited for reading", f"{number(100 * attrs['loader_wait_share'], 2)} %"],

@@ -162,13 +162,13 @@ def _pose_words(result: TopographyResult) -> str:
 def _method(result: TopographyResult) -> list[Row]:
     training, views = result.stores["training"].attrs, result.stores["views"].attrs
     method = str(views.get("method", training.get("use", "")))
-    why = " ".join(str(v) for v in (views.get("why"), views.get("reason"), views.get("decision")) if v)
-    rows: list[Row] = [("Heights from", method or DASH, why or str(training.get("why", "")))]
+    said = str(training.get("why", ""))
+    why = str(views.get("why") or said)
+    rows: list[Row] = [("Heights from", method or DASH, why)]
     if training.get("n_parameters"):
         chosen = f"{number(training['n_parameters'])} parameters, {number(training.get('steps'))} steps"
-        kept = training.get("judged_pixels")
-        why = f"{training.get('why', '')}" if kept else ""
-        rows.append(("Network", chosen, why))
+        # what training found, where inference does not say it already
+        rows.append(("Network", chosen, "" if said in why else said))
     return rows
 
 
