@@ -71,6 +71,19 @@ def test_intensity_is_the_integral_of_the_definition(rng):
     assert found == pytest.approx(parts[0] ** 2 + parts[1] ** 2, rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.parametrize("lens", [(0.5, 1.0, 1.45), (0.8, 1.0, 1.33), (1.0, 1.33, 1.37)])
+def test_more_nodes_change_nothing(monkeypatch, lens):
+    planes, radii = np.linspace(0.6, 1.1, 60) * 1000 * lens[1] / lens[2], np.linspace(0, 15, 40)
+    rays = Field(objective(*lens), WAVELENGTH, 15.0, 1000.0, 20.0).rays(1000.0)
+    planes = planes[(planes > rays.min() - 20) & (planes < rays.max() + 20)]
+    assert len(planes) > 5
+    found = Field(objective(*lens), WAVELENGTH, 15.0, 1000.0, 20.0).intensity(planes, radii, 1000.0)
+    monkeypatch.setattr("gigascope.synthesis.optics.gibson_lanni._SPARE_NODES", 400)
+    more = Field(objective(*lens), WAVELENGTH, 15.0, 1000.0, 20.0).intensity(planes, radii, 1000.0)
+    # rounding of float32 sums
+    np.testing.assert_allclose(np.sqrt(found), np.sqrt(more), atol=1e-6)
+
+
 def test_focus_is_at_the_emitter_where_the_indices_match(optics):
     scope = Microscope(optics(na=0.8, n_immersion=1.33, n_sample=1.33), 3, 0.5, 2.0, 100.0)
     assert scope.focus(0.0) == pytest.approx(0, abs=1e-3)
@@ -99,7 +112,7 @@ def test_what_is_reflected_totally_does_not_come_through():
     assert lens.open_pupil == pytest.approx(1.33 / 1.4)
     field = Field(lens, WAVELENGTH, 2.0, 20.0, 5.0)
     assert field.rho.max() < 1.33 / 1.4
-    planes = field.search(20.0, WAVELENGTH)
+    planes = field.search(20.0)
     assert np.isfinite(field.on_axis(planes, 20.0)).all()
 
 

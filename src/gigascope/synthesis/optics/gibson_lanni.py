@@ -18,8 +18,10 @@ F64 = NDArray[np.float64]
 
 # Steps of the search for the brightest plane, per depth of focus.
 _STEPS_PER_FOCUS = 40
-# Nodes beyond half of the radians that the phase runs through, where Gauss-Legendre has converged to rounding.
+# Nodes beyond those that see each turn of the phase twice, by which the quadrature has converged to rounding.
 _SPARE_NODES = 48
+# Places of the pupil at which its turns are looked up.
+_TRIAL_NODES = 512
 
 
 @dataclass(frozen=True)
@@ -67,17 +69,26 @@ class Field:
         self, objective: Objective, wavelength_um: float, radius_um: float, depth_um: float, reach_um: float
     ) -> None:
         self.objective, self.k = objective, 2 * math.pi / wavelength_um
+        self._length = wavelength_um * objective.depth_of_focus
         end = objective.open_pupil
-        # radians that the phase runs through between axis and rim, once for each of its terms
-        rim = (objective.na * end) ** 2
-        bend = [n - math.sqrt(max(n * n - rim, 0.0)) for n in (objective.n_immersion, objective.n_sample)]
-        phase = self.k * (objective.na * end * radius_um + (depth_um + reach_um) * max(bend))
-        nodes, weights = roots_legendre(_SPARE_NODES + math.ceil(phase / 2))
-        self.rho = end * (nodes + 1) / 2
+        # Gauss-Legendre converges once its nodes, which are pi sqrt(x (1 - x)) / n apart, see each turn of the phase
+        # twice: of the farthest planes, at the largest radius
+        x = np.arange(1, _TRIAL_NODES) / _TRIAL_NODES
+        self._set_nodes(end * (np.arange(_TRIAL_NODES) + 0.5) / _TRIAL_NODES)
+        low, high = self._span(depth_um)
+        ends = np.array([low - self._length - reach_um, high + self._length + reach_um])
+        slope = _TRIAL_NODES * np.abs(np.diff(self._path(ends, depth_um))).max(0) + objective.na * end * radius_um
+        needed = self.k * (slope * np.sqrt(x * (1 - x))).max()
+        nodes, weights = roots_legendre(_SPARE_NODES + math.ceil(needed))
+        self._set_nodes(end * (nodes + 1) / 2)
         self.weights = end / 2 * weights * self.rho
-        sine = (objective.na * self.rho) ** 2
-        self._roots = {n: np.sqrt(np.maximum(n * n - sine, 0.0)) for n in set(_indices(objective))}
         self._bessel: tuple[F64, NDArray[np.float32]] | None = None
+
+    def _set_nodes(self, rho: F64) -> None:
+        o = self.objective
+        sine = (o.na * rho) ** 2
+        indices = o.n_immersion, o.n_sample, o.n_glass, o.n_immersion_design, o.n_glass_design
+        self.rho, self._roots = rho, {n: np.sqrt(np.maximum(n * n - sine, 0.0)) for n in set(indices)}
 
     def intensity(self, planes: F64, radii: F64, depth: float) -> F64:
         """(plane, radius) float64 of an emitter at `depth`, for any number of planes and radii.
@@ -104,23 +115,30 @@ class Field:
         there = o.t_immersion_um / root[o.n_immersion] + o.t_glass_um / root[o.n_glass] + depth / root[o.n_sample]
         return (there - design) * root[o.n_immersion]
 
-    def search(self, depth: float, wavelength_um: float) -> F64:
+    def search(self, depth: float) -> F64:
         """Planes among which the brightest is, fine enough for a parabola through three of them."""
-        length = wavelength_um * self.objective.depth_of_focus
+        low, high = self._span(depth)
+        n = max(3, math.ceil((high - low + 2 * self._length) / self._length * _STEPS_PER_FOCUS))
+        return np.linspace(low - self._length, high + self._length, n)
+
+    def _span(self, depth: float) -> tuple[float, float]:
+        """First and last plane in which rays meet the axis."""
         # at the edge of total reflection rays run off to infinity, with hardly any energy
         ends = (0.0, 1.0) if self.objective.open_pupil == 1 else (0.05, 0.95)
         low, high = np.quantile(self.rays(depth), ends)
-        n = max(3, math.ceil((high - low + 2 * length) / length * _STEPS_PER_FOCUS))
-        return np.linspace(low - length, high + length, n)
+        return float(low), float(high)
 
-    def _pupil(self, planes: F64, depth: float) -> NDArray[np.complex128]:
-        """(plane, node): integrand on the axis with its quadrature weight."""
+    def _path(self, planes: F64, depth: float) -> F64:
+        """(plane, node): difference of the optical paths, micrometres."""
         o, root = self.objective, self._roots
         layers = o.t_immersion_um * (root[o.n_immersion] - root[o.n_immersion_design])
         layers = layers + o.t_glass_um * root[o.n_glass] - o.t_glass_design_um * root[o.n_glass_design]
         layers = layers + depth * root[o.n_sample]
-        path = layers[None] - np.outer(planes, root[o.n_immersion])
-        return self.weights * np.exp(1j * self.k * path)
+        return layers[None] - np.outer(planes, root[o.n_immersion])
+
+    def _pupil(self, planes: F64, depth: float) -> NDArray[np.complex128]:
+        """(plane, node): integrand on the axis with its quadrature weight."""
+        return self.weights * np.exp(1j * self.k * self._path(planes, depth))
 
 
 def brightest(planes: F64, intensity: F64) -> float:
@@ -130,7 +148,3 @@ def brightest(planes: F64, intensity: F64) -> float:
     bend = before - 2 * here + after
     offset = 0.5 * (before - after) / bend if bend < 0 else 0.0
     return float(planes[i] + np.clip(offset, -1, 1) * (planes[1] - planes[0]))
-
-
-def _indices(o: Objective) -> tuple[float, ...]:
-    return o.n_immersion, o.n_sample, o.n_glass, o.n_immersion_design, o.n_glass_design

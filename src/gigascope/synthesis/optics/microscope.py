@@ -50,13 +50,12 @@ class Microscope:
         self.offsets = planes if fine else planes.mean(1, keepdims=True)
         reach = float(self.offsets.max())
         self.fields = [Field(self.objective, w, float(self.radii[-1]), depth_um, reach) for w in waves]
-        self.wavelengths = waves
         if settings.modality == "confocal":
             self._disc = disc_mean(self.pinhole, self.step, self.n_radii, len(self.radii))
 
     def focus(self, depth: float) -> float:
         """Plane in which an emitter at `depth` is brightest, as the position of the objective."""
-        planes = self.fields[0].search(depth, min(self.wavelengths))
+        planes = self.fields[-1].search(depth)
         light = np.prod([field.on_axis(planes, depth) for field in self.fields], axis=0)
         return brightest(planes, light)
 

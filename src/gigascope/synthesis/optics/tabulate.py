@@ -71,24 +71,26 @@ def composed(
     if (counts != 1).any():
         kernels = unfold(kernels)
     kernels = np.ascontiguousarray(kernels, np.float32)
-    warnings = ill_chosen(settings, None if eigen is None else len(kernels))
+    warnings = ill_chosen(settings, float(depths[-1]), None if eigen is None else len(kernels))
     return DepthPsf(kernels, shares, depths, efficiency, focus, stretch, method, error, warnings)
 
 
-def ill_chosen(settings: Settings, n_kernels: int | None) -> tuple[str, ...]:
+def ill_chosen(settings: Settings, depth_um: float, n_kernels: int | None) -> tuple[str, ...]:
     """A warning for the person who has such an objective, where there is reason for one.
 
     Parameters
     ----------
+    depth_um : of the sample
     n_kernels : eigen-PSFs; None: too many
     """
     if settings.model != "gibson_lanni" or (n_kernels is not None and n_kernels <= SENSIBLE):
         return ()
     takes = f"takes {n_kernels} eigen-PSFs" if n_kernels else f"takes more than {settings.eig_max} eigen-PSFs"
     return (
-        f"The PSF changes so fast with depth that it {takes}, where {SENSIBLE} do for sensible microscopes: an "
-        f"objective of NA {settings.na:g} in an immersion of index {settings.n_immersion:g} is ill-chosen for a sample "
-        f"of index {settings.n_sample:g}. Take an immersion nearer to the sample, or a lower NA.",
+        f"Over {depth_um:g} µm of depth the PSF changes so much that it {takes}, where {SENSIBLE} do for sensible "
+        f"microscopes: an objective of NA {settings.na:g} in an immersion of index {settings.n_immersion:g} is "
+        f"ill-chosen for a sample of index {settings.n_sample:g} as thick as this. Take an immersion nearer to the "
+        "sample, or a lower NA.",
     )
 
 
