@@ -77,7 +77,7 @@ def warm_views() -> None:
 
 
 def warm_cultures() -> None:
-    """Those of simulated cultures: nuclei, convolution and sampling."""
+    """Those of simulated cultures: nuclei, convolution and sampling, light, camera."""
     table, grid = cells.nuclei_table(torch.zeros(2, 3)), ((0, 0, 0), (3, 4, 5), (1.0, 1.0, 1.0))
     cells.labels(table, *grid)
     cells.density(table, *grid)
@@ -87,6 +87,11 @@ def warm_cultures() -> None:
     spectra = filters.spectra(torch.ones(2, 3, 3, 3), volume.shape)
     filters.convolve_sampled(volume, torch.ones(2, 4), spectra, volume.shape, *box)
     filters.area_sample(volume, *box)
+    tau = cells.cone_depth(volume, torch.zeros(1, 2, dtype=torch.float64))
+    places = (0, 0, 0), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+    cells.attenuate_(volume, tau, *places)
+    cells.read_out(tau, (2, 2, 2), *places)
+    cells.camera(volume, cells.Sensor(), 0, (0, 0, 0), volume.shape)
 
 
 if __name__ == "__main__":

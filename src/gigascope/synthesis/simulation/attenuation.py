@@ -85,7 +85,9 @@ def optical_depth(
     else:
         excitation = spacing * (how.mu_ex * region + how.mu_nuc * nuclei)
         emission = spacing * (how.mu_em * region + how.mu_nuc * nuclei)
-        tau = _excitation_depth(excitation, how) + cone_depth(emission, cone_slopes(how.half_angle, how.cone_rays))
+        slopes = cone_slopes(how.half_angle, how.cone_rays)
+        # a logarithm of a mean of ones may be a little below nothing
+        tau = _excitation_depth(excitation, how) + cone_depth(emission, slopes).clamp(min=0)
     if how.stain_depth is not None:
         if distance is None:
             raise ValueError("a staining gradient needs the distance to the surface")
