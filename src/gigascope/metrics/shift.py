@@ -18,8 +18,12 @@ from gigascope.errors import ShapeError
 F64 = NDArray[np.float64]
 # Standard deviation of the weight of a frequency, cycles per voxel: what is finer is mostly noise.
 PASS_BAND = 0.15
-# Steps within a voxel, and voxels to each side of the coarse peak in which is searched.
-FINE, AROUND = 50, 1.5
+# Share of a frequency's strength that is taken from it: all of it (plain phase correlation) gives frequencies without
+# signal as much to say as those that carry the image. Blocks of 16 x 32 x 32 voxels of balls seen by two cameras, no
+# shift: 0.51 voxels of error (median) at 1, 0.14 at 0.5, 0.10 at 0.25, which leans on brightness.
+WHITEN = 0.5
+# Lattices of places around the peak, one within the other: step and reach, voxels.
+LATTICES = ((0.125, 1.25), (0.02, 0.14))
 # Times that a block is moved back and compared again.
 STEPS = 2
 
@@ -54,19 +58,26 @@ def spectrum_shift(spectrum: torch.Tensor) -> F64:
     frequency = [torch.fft.fftfreq(n, dtype=torch.float64) for n in shape]
     weight = [torch.exp(-0.5 * (f / PASS_BAND) ** 2) for f in frequency]
     size = spectrum.abs()
-    phase = spectrum / size.clamp_min(float(size.max()) * 1e-12 + 1e-300)
+    phase = spectrum / (size.clamp_min(float(size.max()) * 1e-12 + 1e-300)) ** WHITEN
     phase = phase * weight[0][:, None, None] * weight[1][None, :, None] * weight[2][None, None, :]
     coarse = torch.fft.ifftn(phase).real
     peak = np.unravel_index(int(coarse.argmax()), shape)
-    start = [int(p) - n if p > n // 2 else int(p) for p, n in zip(peak, shape)]
-    # one axis after the other onto a fine lattice around the peak
-    places = [torch.arange(-AROUND, AROUND + 0.5 / FINE, 1 / FINE, dtype=torch.float64) + s for s in start]
-    found = phase
+    found = [float(int(p) - n if p > n // 2 else int(p)) for p, n in zip(peak, shape)]
+    for step, reach in LATTICES:
+        count = round(reach / step)
+        places = [torch.arange(-count, count + 1, dtype=torch.float64) * step + at for at in found]
+        height = _at(phase, frequency, places)
+        best = np.unravel_index(int(height.argmax()), tuple(height.shape))
+        found = [float(p[int(k)]) for p, k in zip(places, best)]
+    return np.array(found)
+
+
+def _at(spectrum: torch.Tensor, frequency: list[torch.Tensor], places: list[torch.Tensor]) -> torch.Tensor:
+    """Values of a spectrum's transform at a lattice of places, axis by axis."""
     for axis, (f, at) in enumerate(zip(frequency, places)):
         wave = torch.exp(2j * torch.pi * at[:, None] * f[None, :])
-        found = torch.movedim(torch.tensordot(wave, found, dims=([1], [axis])), 0, axis)
-    fine = np.unravel_index(int(found.real.argmax()), tuple(found.shape))
-    return np.array([float(at[int(k)]) for at, k in zip(places, fine)])
+        spectrum = torch.movedim(torch.tensordot(wave, spectrum, dims=([1], [axis])), 0, axis)
+    return spectrum.real
 
 
 def block_shift(reference: NDArray, moved: NDArray) -> tuple[F64, torch.Tensor]:

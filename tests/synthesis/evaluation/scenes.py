@@ -1,0 +1,93 @@
+"""Small images of balls as nuclei, with labels, and the same seen by another camera: a planted gap between domains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from gigascope.store.commit import finish
+from gigascope.store.ensemble import create_ensemble
+from gigascope.synthesis.evaluation.volumes import ImageSet, Volume
+
+VOXEL = (1.5, 0.5, 0.5)
+SHAPE = (24, 96, 96)
+SPACING = dict(zip("zyx", VOXEL))
+
+
+def balls(seed: int, shape=SHAPE, diameter: float = 9.0, gap: float = 0.5, radius: float | None = None):
+    """Label image of balls that do not touch, within a ball of `radius` micrometres in the middle."""
+    random = np.random.default_rng(seed)
+    size = np.array(shape) * VOXEL
+    reach = radius or 0.46 * float(size.min() if size.min() > 40 else size.max())
+    centres: list[np.ndarray] = []
+    for _ in range(4000):
+        at = random.uniform(0, 1, 3) * size
+        if np.linalg.norm((at - size / 2) * (1, 1, 1)) > reach:
+            continue
+        if all(np.linalg.norm(at - other) > diameter + gap for other in centres):
+            centres.append(at)
+    labels = np.zeros(shape, np.uint32)
+    grid = np.stack(np.meshgrid(*((np.arange(n) + 0.5) * v for n, v in zip(shape, VOXEL)), indexing="ij"), -1)
+    for k, at in enumerate(centres):
+        labels[np.linalg.norm(grid - at, axis=-1) <= diameter / 2] = k + 1
+    return labels, np.array(centres)
+
+
+def seen(labels: np.ndarray, seed: int, *, blur: float = 0.6, photons: float = 200, gain: float = 1.0, haze: float = 0.1):
+    """What a camera with depth attenuation makes of labels."""
+    random = np.random.default_rng(seed)
+    light = (labels > 0).astype(float)
+    light *= np.exp(-np.arange(len(labels)) * VOXEL[0] / 60)[:, None, None]
+    light = ndimage.gaussian_filter(light, [blur * 1.5 / VOXEL[0], blur / VOXEL[1], blur / VOXEL[2]])
+    light = (1 - haze) * light + haze * ndimage.gaussian_filter(light, [3, 12, 12])
+    expected = photons * light + 5
+    return np.clip(np.round(100 + gain * random.poisson(expected) + random.normal(0, 1.5, labels.shape)), 0, 65535).astype(
+        np.uint16
+    )
+
+
+def make_set(key: str, seeds, labelled: bool = True, phantoms=None, shape=SHAPE, **camera: float) -> ImageSet:
+    """Images in memory; `phantoms` are the seeds of the labels, by default those of the noise."""
+    volumes = []
+    for n, seed in enumerate(seeds):
+        labels, _ = balls((phantoms or list(seeds))[n], shape)
+        volumes.append(Volume(f"s{n:04d}", seen(labels, 1000 + seed, **camera), labels if labelled else None, VOXEL))
+    return ImageSet(key, tuple(volumes))
+
+
+def write_set(path: Path, images: ImageSet, prefix: str = "s", labels: bool = True, attrs: dict | None = None) -> Path:
+    """The same as a finished ensemble, with a table of nuclei."""
+    store = create_ensemble(path)
+    for n, volume in enumerate(images.volumes):
+        image = store.create_image(f"{prefix}{n:04d}", shape=volume.shape, dtype=np.uint16, spacing=SPACING)
+        image[:] = volume.image
+        if labels and volume.labels is not None:
+            image.create_label("nuclei", np.uint32)[:] = volume.labels
+            image.write_table("nuclei", nuclei_table(volume), {"volume_um3": "um^3"})
+        image.attrs |= attrs or {}
+    finish(store, provenance(path.stem))
+    return path
+
+
+def nuclei_table(volume: Volume) -> dict[str, Any]:
+    """As the simulation writes it."""
+    ids, counts = np.unique(volume.labels[volume.labels > 0], return_counts=True)
+    places = np.array(ndimage.center_of_mass(volume.labels > 0, volume.labels, ids)) * VOXEL
+    return {
+        "label_id": ids.astype(np.int64),
+        "volume_um3": counts * float(np.prod(VOXEL)),
+        "z_um": places[:, 0],
+        "y_um": places[:, 1],
+        "x_um": places[:, 2],
+        "depth_um": places[:, 0],
+        "clip_fraction": np.zeros(len(ids)),
+        "class": np.where(ids % 4 == 0, 4, 1).astype(np.int64),
+    }
+
+
+def provenance(stage: str) -> dict[str, Any]:
+    """A record as a stage leaves it."""
+    return {"stage": f"synthesis.{stage}", "dataset": "balls", "config": {}, "inputs": {}, "wall_s": 1.0}
