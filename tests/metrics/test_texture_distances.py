@@ -149,3 +149,4 @@ def test_interval_of_the_mean_has_the_width_that_theory_says(rng):
     low, high = interval(drawn)
     assert (high - low) == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
     assert np.isnan(interval([np.nan])).all()
+    assert sum(interval(drawn, centre=5.0)) / 2 == pytest.approx(5.0, abs=0.1 * (high - low))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def balls(seed: int, shape=SHAPE, diameter: float = 9.0, gap: float = 0.5, radiu
     return labels, np.array(centres)
 
 
-def seen(labels: np.ndarray, seed: int, *, blur: float = 0.6, photons: float = 200, gain: float = 1.0, haze: float = 0.1):
+def seen(
+    labels: np.ndarray, seed: int, *, blur: float = 0.6, photons: float = 200, gain: float = 1.0, haze: float = 0.1
+):
     """What a camera with depth attenuation makes of labels."""
     random = np.random.default_rng(seed)
     light = (labels > 0).astype(float)
@@ -44,9 +47,9 @@ def seen(labels: np.ndarray, seed: int, *, blur: float = 0.6, photons: float = 2
     light = ndimage.gaussian_filter(light, [blur * 1.5 / VOXEL[0], blur / VOXEL[1], blur / VOXEL[2]])
     light = (1 - haze) * light + haze * ndimage.gaussian_filter(light, [3, 12, 12])
     expected = photons * light + 5
-    return np.clip(np.round(100 + gain * random.poisson(expected) + random.normal(0, 1.5, labels.shape)), 0, 65535).astype(
-        np.uint16
-    )
+    return np.clip(
+        np.round(100 + gain * random.poisson(expected) + random.normal(0, 1.5, labels.shape)), 0, 65535
+    ).astype(np.uint16)
 
 
 def make_set(key: str, seeds, labelled: bool = True, phantoms=None, shape=SHAPE, **camera: float) -> ImageSet:
@@ -91,3 +94,42 @@ def nuclei_table(volume: Volume) -> dict[str, Any]:
 def provenance(stage: str) -> dict[str, Any]:
     """A record as a stage leaves it."""
     return {"stage": f"synthesis.{stage}", "dataset": "balls", "config": {}, "inputs": {}, "wall_s": 1.0}
+
+
+OTHER_CAMERA = {"blur": 1.0, "photons": 100, "gain": 2.0, "haze": 0.3}
+SMALL = {
+    "tile": [16, 32, 32],
+    "patches": 1000,
+    "bootstrap": 20,
+    "nucleus_um": 9.0,
+    "edge": {"tile_um": 16, "min_length_um": 10},
+}
+
+
+def write_stores(folder: Path, *, real: bool = True, adapted: bool = True, n: int = 2) -> dict[str, Path]:
+    """The stores that the evaluation reads."""
+    found = {"cultures": write_set(folder / "cultures.zarr", make_set("naive", range(n)))}
+    if real:
+        images = make_set("real", range(10, 10 + n), **OTHER_CAMERA)
+        found["real"] = write_set(folder / "real.zarr", images, "a", attrs={"domain": "A", "use": "train"})
+    if adapted:
+        images = make_set("adapted", range(20, 20 + n), phantoms=list(range(n)), **OTHER_CAMERA)
+        found["adapted"] = write_set(folder / "adapted.zarr", images, labels=False)
+    return found
+
+
+def write_config(folder: Path, **evaluate: Any) -> Path:
+    """A dataset's file; JSON is YAML."""
+    path = folder / "data.yaml"
+    path.write_text(
+        json.dumps({"pipeline": "synthesis", "name": "balls", "device": "cpu", "evaluate": SMALL | evaluate})
+    )
+    return path
+
+
+def outputs(folder: Path) -> dict[str, Path]:
+    """What the evaluation writes."""
+    from gigascope.synthesis.evaluation.labels import TABLES
+
+    found = {"metrics": folder / "metrics.json", "evaluation": folder / "evaluation.zarr"}
+    return found | {name: folder / f"{name}.tsv" for name in TABLES}

@@ -107,10 +107,10 @@ def distances(
     means = [p.power.mean(axis=0) for p in (a, b)]
     many = [np.tensordot(w / p.n, p.power, axes=1) for w, p in zip(drawn, (a, b))]
     value = float(spectrum_distance(means[0], means[1], shape))
-    found.append(Distance("spectrum", value, *interval(spectrum_distance(many[0], many[1], shape))))
+    found.append(_with_interval("spectrum", value, spectrum_distance(many[0], many[1], shape)))
     found.append(_patches(a, b, drawn))
     kernel = KernelDistance(a.features, b.features)
-    found.append(Distance("kernel", kernel.value, *interval(kernel.drawn(*drawn))))
+    found.append(Distance("kernel", kernel.value, *interval(kernel.drawn(*drawn), centre=kernel.value)))
     found.append(Distance("classifier", two_sample_auc(a.features, b.features, random)))
     return found
 
@@ -123,7 +123,13 @@ def _intensities(a: Part, b: Part, drawn: Sequence[F64], region: int | None) -> 
     if min(float(s.sum()) for s in sums) < LEAST_VOXELS:
         return Distance(name, math.nan)
     value = float(counted_wasserstein(sums[0], sums[1], 1 / PER_UNIT))
-    return Distance(name, value, *interval(counted_wasserstein(many[0], many[1], 1 / PER_UNIT)))
+    return _with_interval(name, value, counted_wasserstein(many[0], many[1], 1 / PER_UNIT))
+
+
+def _with_interval(name: str, value: float, drawn: F64) -> Distance:
+    """A distance that cannot be negative, and nor can its interval."""
+    low, high = interval(drawn, centre=value)
+    return Distance(name, value, low if math.isnan(low) else max(0.0, low), high)
 
 
 NAMES = {1: "outer", 2: "inner", 3: "nuclei"}
@@ -135,11 +141,11 @@ def _patches(a: Part, b: Part, drawn: Sequence[F64]) -> Distance:
     # evenly, so that every tile has its share
     value = sliced_wasserstein(*(f[np.linspace(0, len(f) - 1, n).round().astype(np.intp)] for f in flat))
     counts = [np.stack([projection_counts(t) for t in p.projections]).astype(np.float32) for p in (a, b)]
-    values = []
+    values = [np.zeros(0)]
     for k in range(0, len(drawn[0]), TOGETHER):
         many = [np.tensordot(w[k : k + TOGETHER].astype(np.float32), c, axes=1) for w, c in zip(drawn, counts)]
         values.append(counted_distance(many[0].astype(np.float64), many[1].astype(np.float64)))
-    return Distance("patches", value, *interval(np.concatenate(values)))
+    return _with_interval("patches", value, np.concatenate(values))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     "synthesis.evaluate",
     config.Evaluate,
     inputs={"cultures": Kind.STORE},
-    optional_inputs={"real": Kind.STORE, "adapted": Kind.STORE, "network": Kind.FILE},
+    optional_inputs={"real": Kind.STORE, "adapted": Kind.STORE},
     outputs={"metrics": Kind.FILE, "evaluation": Kind.STORE, **dict.fromkeys(TABLES, Kind.TABLE)},
     estimate=plan.estimate_evaluate,
     gpu=True,
@@ -31,7 +31,7 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
     from gigascope.synthesis.evaluation.evaluation import Evaluation, picture_planes
     from gigascope.synthesis.evaluation.labels import entries
     from gigascope.synthesis.evaluation.nuclei import classes, histograms
-    from gigascope.synthesis.evaluation.opened import network_segmenter, open_sets
+    from gigascope.synthesis.evaluation.opened import open_sets
     from gigascope.synthesis.evaluation.tables import all_tables
     from gigascope.synthesis.evaluation.values import values
     from gigascope.synthesis.evaluation.warnings import warnings
@@ -41,8 +41,6 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
     cultures = stores["cultures"]
     nuclei = {n: cultures.image(n).table("nuclei") for n in cultures.images if "nuclei" in cultures.image(n).tables}
     options: dict[str, Any] = {}
-    if cfg.segmenter == "network":
-        options["segmenter"] = network_segmenter(ctx, cfg.nucleus_um)
     if cfg.downstream.steps:
         from gigascope.synthesis.evaluation.downstream import NetworkLearner
 
@@ -71,7 +69,6 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
         "tile": list(found.tile),
         "scales": {key: [grey.low, grey.high] for key, grey in found.scales.items()},
         "images": found.sizes,
-        "segmenter": cfg.segmenter,
     }
     numbers = values(found)
     said = warnings(numbers)

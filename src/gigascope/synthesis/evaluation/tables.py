@@ -67,7 +67,9 @@ def _distances(out: Results) -> Table:
     rows: list[Sequence[Any]] = []
     for pair, measured in out.distances.items():
         for d in measured:
-            rows.append((pair, d.measure, DISTANCES[d.measure], d.value, d.low, d.high, DISTANCE_UNITS.get(d.measure, "")))
+            rows.append(
+                (pair, d.measure, DISTANCES[d.measure], d.value, d.low, d.high, DISTANCE_UNITS.get(d.measure, ""))
+            )
     for pair, apart in out.edge_distances.items():
         rows.append((pair, "edge", DISTANCES["edge"], apart[0], np.nan, np.nan, ""))
     return table("pair: measure: label: value low high unit:", rows)
