@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gigascope.kernels.cells.packing import degree_of, shape_rows
-from gigascope.kernels.cells.shape import bulge, log_bounds, rotation_matrices
+from gigascope.kernels.cells.shape import log_bounds, rotation_matrices
 from gigascope.kernels.cells.table import NucleiTable
 
 # columns of the quadratic form Σ_i (b_i / a_i)² of (x - centre), and the value within which a body may matter
@@ -96,7 +96,7 @@ def _ellipsoids(table: NucleiTable, limit: float) -> tuple[Tensor, Tensor]:
     turned = rotation_matrices(table.rotation)
     scaled = turned / table.semi_axes[:, :, None]
     form = scaled.transpose(1, 2) @ scaled
-    bound = (bulge(table.exponent) * log_bounds(table.harmonics)[:, 1].exp() * limit).square() * _SLACK
+    bound = (table.reach / table.semi_axes.max(dim=1).values * limit).square() * _SLACK
     upper = form[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
     half = (turned * table.semi_axes[:, :, None]).square().sum(1).mul(bound[:, None]).sqrt()
     return torch.cat((upper, bound[:, None]), dim=1).contiguous(), half

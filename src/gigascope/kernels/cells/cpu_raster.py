@@ -157,10 +157,13 @@ def _fraction(
             )  # fmt: skip
             for z in range(n[0]):
                 for y in range(n[1]):
-                    for x in range(n[2]):
-                        if owner[(z * n[1] + y) * n[2] + x] >= 0:
-                            v = (at[0] + z) // subsample, (at[1] + y) // subsample, (at[2] + x) // subsample
-                            out[v] += np.float32(1)
+                    v, w = (at[0] + z) // subsample, (at[1] + y) // subsample
+                    line = (z * n[1] + y) * n[2]
+                    for x in range(n[2] // subsample):
+                        inside = 0
+                        for i in range(subsample):
+                            inside += owner[line + x * subsample + i] >= 0
+                        out[v, w, at[2] // subsample + x] += np.float32(inside)
 
 
 @exact_parallel_kernel

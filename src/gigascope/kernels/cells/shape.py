@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -52,10 +53,11 @@ def radius(semi_axes: Tensor, exponent: Tensor, harmonics: Tensor, directions: T
 
 def log_factor(harmonics: Tensor, directions: Tensor) -> Tensor:
     """Σ q_lm Y_lm in directions (k, 3) or (n, k, 3): (n, k) float64."""
-    waves = real_harmonics(directions)
-    if waves.ndim == 2:
-        return harmonics.double() @ waves.T
-    return torch.einsum("nc,nkc->nk", harmonics.double(), waves)
+    used = harmonics.ne(0).any(dim=0).nonzero()
+    degree = 0 if len(used) == 0 else math.isqrt(int(used.max()))
+    waves = real_harmonics(directions, degree)
+    some = harmonics[:, : waves.shape[-1]].double()
+    return some @ waves.T if waves.ndim == 2 else torch.einsum("nc,nkc->nk", some, waves)
 
 
 def volume(semi_axes: Tensor, exponent: Tensor, harmonics: Tensor) -> Tensor:
@@ -100,13 +102,22 @@ def scaled(harmonics: Tensor, factor: Tensor | float) -> Tensor:
 
 
 def reach(semi_axes: Tensor, exponent: Tensor, harmonics: Tensor) -> Tensor:
-    """Upper bound of the radius: (n,) float64 µm, proven and a few percent above the largest radius."""
+    """Upper bound of the radius: (n,) float64 µm, proven and a few percent above the largest radius.
+
+    It is F · max a, and F times the ellipsoid of the semi-axes contains the nucleus: the rasterisers rely on that.
+    """
     return semi_axes.max(dim=-1).values * bulge(exponent) * log_bounds(harmonics)[:, 1].exp()
 
 
 def bulge(exponent: Tensor) -> Tensor:
     """How far a super-ellipsoid reaches beyond its ellipsoid, at most: 3^(1/2 - 1/e) above e = 2, else 1."""
     return (3.0 ** (0.5 - 1 / exponent)).clamp(min=1)
+
+
+@functools.cache
+def _bound_waves() -> Tensor:
+    """(2048, 80) float64, all but Y_00 in the directions of the bounds."""
+    return real_harmonics(sphere_rule(_BOUND_RINGS)[0])[:, 1:].contiguous()
 
 
 def log_bounds(harmonics: Tensor) -> Tensor:
@@ -118,8 +129,7 @@ def log_bounds(harmonics: Tensor) -> Tensor:
     most L² times its largest value (Bernstein). Its extremes are therefore no further than L² δ²/2 of that from samples
     with no direction further than δ from one of them.
     """
-    directions, _ = sphere_rule(_BOUND_RINGS)
-    waves = real_harmonics(directions)[:, 1:].to(harmonics.device)
+    waves = _bound_waves().to(harmonics.device)
     used = harmonics[:, 1:].ne(0).any(dim=0).nonzero()
     degree = 0 if len(used) == 0 else math.isqrt(int(used.max()) + 1)
     curvature = 0.5 * (degree * _BOUND_SPACING) ** 2

@@ -42,7 +42,8 @@ class NucleiTable(NamedTuple):
     semi_axes : (n, 3) float64 µm, along the body's components
     exponent : (n,) float64 of the super-ellipsoid; 2 is an ellipsoid
     harmonics : (n, 81) float32, coefficient of Y_lm of the log radius at l² + l + m
-    reach : (n,) float64 µm, upper bound of the radius, see :func:`gigascope.kernels.cells.reach`
+    reach : (n,) float64 µm, upper bound of the radius by :func:`gigascope.kernels.cells.reach`, which is F · max a with
+        r(u) <= F times the radius of the ellipsoid; too small a value cuts nuclei
     intensity : (n,) float32, brightness
     texture_sigma : (n,) float32, relative standard deviation of the noise inside
     texture_scale : (n,) float32 µm, lattice spacing of its first octave
