@@ -23,7 +23,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "gigascope.topography.evaluation.stages",
         "gigascope.report.stages",
     ),
-    "synthesis": ("gigascope.synthesis.evaluation.stages",),
+    "synthesis": ("gigascope.synthesis.evaluation.stages", "gigascope.report.stages"),
 }
 
 

@@ -128,3 +128,49 @@ def topography_result_of():
         return load(made.folder.name, stores, paths["metrics"], {name: paths[name] for name in TABLES})
 
     return read
+
+
+@pytest.fixture(scope="session")
+def evaluate_cultures() -> Callable[..., Path]:
+    """Small cultures of balls, with what there is besides, evaluated: a results folder."""
+    from gigascope.runtime.run import run_stage
+
+    scenes = _load_builder("synthesis/evaluation/scenes.py")
+
+    def build(folder: Path, training: bool = False, **kinds: object) -> Path:
+        folder.mkdir(parents=True)
+        stores = scenes.write_stores(folder, **kinds)
+        config = scenes.write_config(folder, parity="real" in stores)
+        run_stage("synthesis.evaluate", config, stores, scenes.outputs(folder))
+        if training:
+            scenes.write_training(folder / "training.zarr")
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def evaluated_cultures(evaluate_cultures, tmp_path_factory):
+    """Simulated, adapted and real images; a warning that needs escaping."""
+    folder = tmp_path_factory.mktemp("results") / "balls <7> & co"
+    return evaluate_cultures(folder, training=True, warnings=('look at <b>nucleus 3</b> & "others"',))
+
+
+@pytest.fixture(scope="session")
+def simulated_cultures(evaluate_cultures, tmp_path_factory):
+    """Simulated images alone."""
+    return evaluate_cultures(tmp_path_factory.mktemp("results") / "alone", real=False, adapted=False, n=1)
+
+
+@pytest.fixture(scope="session")
+def synthesis_result_of():
+    """Reads a result folder as the report stage does."""
+    from gigascope.report.synthesis_result import STORES, TABLES, SynthesisResult, load
+    from gigascope.store.open import open_store
+
+    def read(folder: Path) -> SynthesisResult:
+        stores = {n: open_store(p) for n in STORES if (p := folder / f"{n}.zarr").exists()}
+        tables = {n: folder / f"{n}.tsv" for n in TABLES}
+        return load(folder.name, stores, folder / "metrics.json", tables)
+
+    return read

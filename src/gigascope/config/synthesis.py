@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from gigascope.config.section import Section
 
 
@@ -11,3 +13,5 @@ class Phantoms(Section):
 
 class SynthesisReport(Section):
     """Write the HTML page."""
+
+    picture_px: int = Field(720, ge=128, le=2048, description="longest side of a picture, pixels")

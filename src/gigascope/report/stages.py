@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gigascope.config.compression import CompressionReport
+from gigascope.config.synthesis import SynthesisReport
 from gigascope.config.tomography import TomographyReport
 from gigascope.config.topography import TopographyReport
 from gigascope.stage import Kind, stage
@@ -119,6 +120,49 @@ def topography_report(ctx: Context, cfg: TopographyReport) -> None:
         {name: ctx.input_path(name) for name in TABLES},
     )
     page = topography_page(result, cfg.picture_px)
+    path = ctx.path("page")
+    path.write_text(page, encoding="utf-8")
+    ctx.log.info("report of %.2f MB", path.stat().st_size / 1e6)
+
+
+@stage(
+    "synthesis.report",
+    SynthesisReport,
+    inputs={
+        "cultures": Kind.STORE,
+        "evaluation": Kind.STORE,
+        "metrics": Kind.FILE,
+        "distances": Kind.TABLE,
+        "depth_distances": Kind.TABLE,
+        "depth_profiles": Kind.TABLE,
+        "edge_curves": Kind.TABLE,
+        "spectra": Kind.TABLE,
+        "intensities": Kind.TABLE,
+        "photon_transfer": Kind.TABLE,
+        "scores": Kind.TABLE,
+        "instances": Kind.TABLE,
+        "groups": Kind.TABLE,
+        "alignment": Kind.TABLE,
+        "shifts": Kind.TABLE,
+        "downstream": Kind.TABLE,
+        "nuclei": Kind.TABLE,
+        "parity": Kind.TABLE,
+    },
+    optional_inputs=dict.fromkeys(("real", "prototypes", "phantoms", "training", "adapted"), Kind.STORE),
+    outputs={"page": Kind.FILE},
+)
+def synthesis_report(ctx: Context, cfg: SynthesisReport) -> None:
+    """Write the page that a person looks at first: pictures, numbers with units, warnings, what was done."""
+    from gigascope.report.synthesis import synthesis_page
+    from gigascope.report.synthesis_result import STORES, TABLES, load
+
+    result = load(
+        ctx.dataset,
+        {name: ctx.open(name) for name in STORES if ctx.has(name)},
+        ctx.input_path("metrics"),
+        {name: ctx.input_path(name) for name in TABLES},
+    )
+    page = synthesis_page(result, cfg.picture_px)
     path = ctx.path("page")
     path.write_text(page, encoding="utf-8")
     ctx.log.info("report of %.2f MB", path.stat().st_size / 1e6)

@@ -61,7 +61,14 @@ def make_set(key: str, seeds, labelled: bool = True, phantoms=None, shape=SHAPE,
     return ImageSet(key, tuple(volumes))
 
 
-def write_set(path: Path, images: ImageSet, prefix: str = "s", labels: bool = True, attrs: dict | None = None) -> Path:
+def write_set(
+    path: Path,
+    images: ImageSet,
+    prefix: str = "s",
+    labels: bool = True,
+    attrs: dict | None = None,
+    warnings: tuple[str, ...] = (),
+) -> Path:
     """The same as a finished ensemble, with a table of nuclei."""
     store = create_ensemble(path)
     for n, volume in enumerate(images.volumes):
@@ -71,7 +78,7 @@ def write_set(path: Path, images: ImageSet, prefix: str = "s", labels: bool = Tr
             image.create_label("nuclei", np.uint32)[:] = volume.labels
             image.write_table("nuclei", nuclei_table(volume), {"volume_um3": "um^3"})
         image.attrs |= attrs or {}
-    finish(store, provenance(path.stem))
+    finish(store, provenance(path.stem) | {"warnings": list(warnings)})
     return path
 
 
@@ -106,9 +113,11 @@ SMALL = {
 }
 
 
-def write_stores(folder: Path, *, real: bool = True, adapted: bool = True, n: int = 2) -> dict[str, Path]:
+def write_stores(
+    folder: Path, *, real: bool = True, adapted: bool = True, n: int = 2, warnings: tuple[str, ...] = ()
+) -> dict[str, Path]:
     """The stores that the evaluation reads."""
-    found = {"cultures": write_set(folder / "cultures.zarr", make_set("naive", range(n)))}
+    found = {"cultures": write_set(folder / "cultures.zarr", make_set("naive", range(n)), warnings=warnings)}
     if real:
         images = make_set("real", range(10, 10 + n), **OTHER_CAMERA)
         found["real"] = write_set(folder / "real.zarr", images, "a", attrs={"domain": "A", "use": "train"})
@@ -133,3 +142,16 @@ def outputs(folder: Path) -> dict[str, Path]:
 
     found = {"metrics": folder / "metrics.json", "evaluation": folder / "evaluation.zarr"}
     return found | {name: folder / f"{name}.tsv" for name in TABLES}
+
+
+def write_training(path: Path) -> Path:
+    """A training that is made up."""
+    from gigascope.store.create import create_store
+
+    store = create_store(path)
+    step = np.arange(0, 300, 3)
+    random = np.random.default_rng(0)
+    columns = {"step": step, "cycle": 2 / (1 + step / 50) + random.uniform(0, 0.1, len(step)), "label": step / 300}
+    store.write_table("losses", columns)
+    finish(store, provenance("train"))
+    return path
