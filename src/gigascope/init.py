@@ -14,7 +14,7 @@ from gigascope.errors import UserError
 # The module of a pipeline that looks at raw data: `look(input, overrides) -> (values, notes)`.
 LOOKS = {name: f"gigascope.{name}.look" for name in PIPELINES}
 # The key of `inputs` that names the raw data, or one of those that may; the look chooses.
-RAW_KEYS = {"tomography": "tilt_series", "compression": "volume", "topography": "images"}
+RAW_KEYS = {"tomography": "tilt_series", "compression": "volume", "topography": "images", "synthesis": "real"}
 
 
 def write_dataset(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from gigascope.config.section import Section
 
@@ -52,7 +52,7 @@ class RealImage(Section):
 class SynthesisInputs(Section):
     """What the cultures are to look like: real images, or a folder of them. Neither: no look is learned."""
 
-    real: tuple[RealImage, ...] = Field((), description="real images, with labels or without")
+    real: tuple[RealImage, ...] = Field((), description="real images, with labels or without; a path alone will do")
     folders: str | None = Field(
         None,
         description=(
@@ -60,6 +60,15 @@ class SynthesisInputs(Section):
             "simulated ones), each searched for images at any depth; <name>_label beside an image is its label image"
         ),
     )
+
+    @field_validator("real", mode="before", json_schema_input_type=str | tuple[RealImage | str, ...])
+    @classmethod
+    def _paths(cls, value: Any) -> Any:
+        """A path alone is an image without labels."""
+        entries = [value] if isinstance(value, str) else value
+        if not isinstance(entries, (list, tuple)):
+            return entries
+        return [{"image": entry} if isinstance(entry, str) else entry for entry in entries]
 
     @model_validator(mode="after")
     def _one_source(self) -> SynthesisInputs:
