@@ -174,12 +174,16 @@ def decode(
 @app.command()
 def export(
     file: Annotated[
-        Path, typer.Argument(help="Compressed volume (….gmix, or its folder form), or results folder with a mosaic.")
+        Path,
+        typer.Argument(
+            help="Compressed volume (….gmix, or its folder form), or results folder with a mosaic or cultures."
+        ),
     ],
     out: Annotated[
         Path,
         typer.Argument(
-            help="Gaussians: ….ply or ….splat for viewers, ….parquet or ….csv to analyse. Mosaic: ….tif, ….ply (mesh)."
+            help="Gaussians: ….ply or ….splat for viewers, ….parquet or ….csv to analyse. Mosaic: ….tif, ….ply (mesh). "
+            "Cultures: a new folder."
         ),
     ],
     roi: Annotated[
@@ -197,23 +201,43 @@ def export(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; --bake computes.")] = "auto",
     picture: Annotated[str, typer.Option(help="Of a mosaic, as .tif: colour or height.")] = "colour",
     vertices: Annotated[int, typer.Option(help="Of a mosaic, as .ply: most vertices of the mesh.")] = 500_000,
+    layout: Annotated[
+        str,
+        typer.Option(help="Of cultures: ctc (Cell Tracking Challenge), pairs (TIFF volumes), slices (TIFF slices)."),
+    ] = "pairs",
+    images: Annotated[
+        str, typer.Option(help="Of cultures: cultures, adapted, or auto: adapted where there are any.")
+    ] = "auto",
+    every_um: Annotated[float, typer.Option(help="Of cultures, as slices: their distance, micrometres.")] = 5.0,
+    segment: Annotated[
+        bool, typer.Option("--segment", help="Of cultures, as ctc: also what the classical segmenter finds.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Export Gaussians of a compressed volume for viewers of splats or as a table; a mosaic as pictures or a mesh."""
+    """Export Gaussians for viewers or as a table; a mosaic as pictures or a mesh; cultures for training and scoring."""
+    from gigascope.culture_cli import cultures_in, export_cultures
     from gigascope.decode_cli import export_file
     from gigascope.mosaic_cli import export_mosaic, mosaic_in
 
+    of_cultures = {
+        "layout": layout != "pairs",
+        "images": images != "auto",
+        "every-um": every_um != 5,
+        "segment": segment,
+    }
+    of_others = {"roi": roi, "channel": channel, "time": time, "bake": bake, "gamma": gamma != 0.5}
+    of_others["opacity"] = opacity != 1
+    if (cultures := cultures_in(file)) is not None:
+        given = of_others | {"picture": picture != "colour", "vertices": vertices != 500_000}
+        options: dict[str, Any] = {"layout": layout, "images": images, "every_um": every_um, "segment": segment}
+        export_cultures(cultures, out, **options, force=force, idle=[n for n, v in given.items() if v])
+        return
+    if idle := [n for n, v in of_cultures.items() if v]:
+        do = "Leave it out, or give the results folder of a synthesis dataset."
+        raise UserError("is for cultures.", where=f"--{idle[0]}", do=do)
     if (mosaic := mosaic_in(file)) is not None:
-        others = {
-            "roi": roi,
-            "channel": channel,
-            "time": time,
-            "bake": bake,
-            "gamma": gamma != 0.5,
-            "opacity": opacity != 1,
-        }
         export_mosaic(
-            mosaic, out, picture=picture, vertices=vertices, force=force, idle=[n for n, v in others.items() if v]
+            mosaic, out, picture=picture, vertices=vertices, force=force, idle=[n for n, v in of_others.items() if v]
         )
         return
     look = {"gamma": gamma, "opacity": opacity}

@@ -113,8 +113,9 @@ def use(result: SynthesisResult) -> Html:
     lines = [
         f"gigascope view {folder}                  # images and labels in the browser",
         f"gigascope info {folder}/cultures.zarr",
-        f"gigascope export {folder} ctc            # folders of the Cell Tracking Challenge, one per spheroid",
-        f"gigascope export {folder} pairs --format tiff   # image and label files for StarDist and Cellpose",
+        f"gigascope export {folder} volumes        # image and label files, for StarDist and Cellpose",
+        f"gigascope export {folder} slices --layout slices   # slices in three directions, at one scale",
+        f"gigascope export {folder} challenge --layout ctc   # folders of the Cell Tracking Challenge",
     ]
     snippet = [
         "from gigascope.store.open import open_store",

@@ -1,0 +1,1 @@
+"""Cultures as files that other programs read."""
