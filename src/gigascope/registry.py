@@ -23,7 +23,11 @@ MODULES: dict[str, tuple[str, ...]] = {
         "gigascope.topography.evaluation.stages",
         "gigascope.report.stages",
     ),
-    "synthesis": ("gigascope.synthesis.evaluation.stages", "gigascope.report.stages"),
+    "synthesis": (
+        "gigascope.synthesis.phantom.stages",
+        "gigascope.synthesis.evaluation.stages",
+        "gigascope.report.stages",
+    ),
 }
 
 

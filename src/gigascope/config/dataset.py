@@ -15,6 +15,7 @@ from gigascope.config import (
     synthesis_adapt,
     synthesis_domain,
     synthesis_evaluate,
+    synthesis_phantoms,
     synthesis_simulate,
     tomography,
     topography,
@@ -139,7 +140,9 @@ class SynthesisDataset(_Dataset):
     prototypes: synthesis_domain.Prototypes = Field(
         synthesis_domain.Prototypes(), description="shapes of nuclei from labelled images"
     )
-    phantoms: synthesis.Phantoms = Field(synthesis.Phantoms(), description="placing nuclei in spheroids")
+    phantoms: synthesis_phantoms.Phantoms = Field(
+        synthesis_phantoms.Phantoms(), description="placing nuclei in spheroids"
+    )
     simulate: synthesis_simulate.Simulate = Field(
         synthesis_simulate.Simulate(), description="what a microscope makes of them"
     )

@@ -1,14 +1,10 @@
-"""Config of the synthesis chain: the phantoms, and the page. What is read from outside is in `synthesis_domain`."""
+"""Config of the synthesis chain: the page. Every other part of the chain has a module of its own."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from gigascope.config.section import Section
-
-
-class Phantoms(Section):
-    """Place nuclei in spheroids."""
 
 
 class SynthesisReport(Section):

@@ -116,7 +116,7 @@ class StoreReader:
         return self._array(f"{folder}/{name}", "side arrays", [f"{folder}/{n}" for n in self._members["arrays"]])
 
     def member(self, name: str) -> zarr.Array:
-        """An array at a place of its own, of a store without an image.
+        """An array at a place of its own, of a store without an image; in a group of it by its path, `s0000/distance`.
 
         Raises
         ------
@@ -126,6 +126,8 @@ class StoreReader:
 
         own = ("arrays", "labels", "tables", TABLE)
         found = sorted(p.parent.name for p in self.path.glob("*/zarr.json") if p.parent.name not in own)
+        if name.split("/")[0] in found and (self.path / name / "zarr.json").is_file():
+            found.append(name)
         return self._array(name, "members", found)
 
     def label(self, name: str, level: int = 0) -> zarr.Array:

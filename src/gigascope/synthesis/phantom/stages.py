@@ -1,0 +1,69 @@
+"""The stage that makes phantoms: read, call, write. The science is in the modules beside this one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gigascope.config import synthesis_phantoms as config
+from gigascope.stage import Kind, Scatter, stage
+from gigascope.synthesis.phantom import plan, source
+
+if TYPE_CHECKING:
+    from gigascope.runtime.context import Context
+    from gigascope.runtime.parts import WorkPlan
+
+
+def open_phantoms(ctx: Context, cfg: config.Phantoms) -> WorkPlan:
+    """Every spheroid is one item; a mask is read once."""
+    from gigascope.runtime.parts import WorkPlan
+    from gigascope.store.create import create_store
+
+    ctx.adopt("phantoms", create_store(ctx.scratch_path("phantoms")))
+    if cfg.region.mask.path is not None:
+        grid = source.read_mask(cfg.region.mask)
+        ctx.work.save(mask=grid.values, mask_low=grid.low, mask_spacing=grid.spacing)
+    return WorkPlan([range(cfg.n_spheroids)])
+
+
+def place_spheroid(ctx: Context, cfg: config.Phantoms, item: int) -> None:
+    """Place the nuclei of one spheroid."""
+    from gigascope.synthesis.phantom.recipe import recipe_of
+    from gigascope.synthesis.phantom.region import DistanceGrid
+    from gigascope.synthesis.phantom.spheroid import build_spheroid, spheroid_seed
+
+    seed = spheroid_seed(ctx.seed, item)
+    settings = source.settings_of(cfg, seed)
+    opened = ctx.work.opened
+    mask = DistanceGrid(opened["mask"], opened["mask_low"], opened["mask_spacing"]) if "mask" in opened else None
+    arrays, warnings = build_spheroid(recipe_of(settings), seed, settings, mask)
+    for warning in warnings:
+        ctx.warn(f"spheroid {item}: {warning}")
+    ctx.work.save(**arrays)
+    ctx.work.metrics["nuclei"] = len(arrays["nuclei.label_id"])
+
+
+@stage(
+    "synthesis.phantoms",
+    config.Phantoms,
+    inputs={},
+    optional_inputs={"prototypes": Kind.STORE},
+    outputs={"phantoms": Kind.STORE, "nuclei": Kind.TABLE},
+    estimate=plan.estimate_phantoms,
+    scatter=Scatter(open_phantoms, place_spheroid, estimate=plan.estimate_phantoms_job, unit="spheroid"),
+    files=source.mask_files,
+)
+def phantoms(ctx: Context, cfg: config.Phantoms) -> None:
+    """Place nuclei in spheroids, settle their contacts, and keep them as tables."""
+    from gigascope.synthesis.phantom.stored import all_nuclei, write_phantom
+
+    store = ctx.written("phantoms")
+    found = []
+    for item in ctx.work.items:
+        arrays = ctx.work.read(item)
+        facts = write_phantom(store, item, arrays)
+        found.append((item, arrays))
+        reached, clip = facts["volume_fraction"], 100 * facts["mean_clip"]
+        ctx.log.info("spheroid %d: %d nuclei, %.3f of the volume, %.2f %% lost to others, %d iterations",
+                     item, facts["n_nuclei"], reached, clip, facts["iterations"])  # fmt: skip
+    store.attrs |= {"n_spheroids": len(found), "voxel_um": list(cfg.placement.voxel_um)}
+    ctx.write_table("nuclei", *all_nuclei(found))
