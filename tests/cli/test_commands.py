@@ -52,6 +52,7 @@ CHAINS = {
     "topography": [
         *("synth", "ingest", "register", "calibrate", "train", "infer", "mosaic", "tiff", "mesh", "evaluate", "report")
     ],
+    "synthesis": ["evaluate", "report"],
 }
 
 
