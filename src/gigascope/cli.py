@@ -1,4 +1,4 @@
-"""The command line: `gigascope init | check | run | view | info | decode | export | verify | doctor | stages | keys`.
+"""The command line: `gigascope init`, `check`, `run`, `view` and more; `gigascope --help` lists them.
 
 Only wiring; every command imports what it needs when it is called, so that help answers at once.
 """
@@ -46,6 +46,24 @@ def init(
 
     path = write_dataset(pipeline, name, input_, set_ or [], folder, force)
     print(f"wrote {path}\nnext: gigascope check {path}\nthen: snakemake --profile local --config datasets={path}")
+
+
+@app.command()
+def calibrate(
+    image: Annotated[str, typer.Argument(help="A real image without labels: TIFF, OME-Zarr, or HDF5 (file.h5/raw).")],
+    voxel_um: Annotated[str | None, typer.Option(help="Voxel size z,y,x in um; default: as the file says.")] = None,
+    channel: Annotated[int | None, typer.Option(min=0, help="Channel of the nuclei, from 0.")] = None,
+    write: Annotated[Path | None, typer.Option(help="Write it to this file instead of the terminal.")] = None,
+) -> None:
+    """Estimate camera, attenuation, blur and nuclei of a real image: settings for a simulation (synthesis)."""
+    from gigascope.calibrate import calibrate_image
+
+    text = calibrate_image(image, voxel_um, channel)
+    if write is None:
+        print(text, end="")
+    else:
+        write.write_text(text, encoding="utf-8")
+        print(f"wrote {write}")
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Settings of a simulation estimated from unlabelled real images: camera, attenuation, blur, nuclei."""
