@@ -17,6 +17,8 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 PATCH = (5, 7, 7)
 DIRECTIONS = 256
+# Patches for each direction that is whitened.
+PER_DIRECTION = 20
 # Of the counts that intervals are made from; range in standard deviations of the reference.
 BINS, RANGE = 256, 8.0
 
@@ -64,12 +66,14 @@ def whitening(patches: NDArray, random: np.random.Generator, directions: int = D
 
     Notes
     -----
-    Directions with less than 1e-6 of the largest variance say nothing and are left out.
+    Directions with less than 1e-6 of the largest variance say nothing and are left out; so are all beyond the n / 20
+    strongest: estimated from fewer patches, weak ones look white in the reference and not in any other set.
     """
     values = np.asarray(patches, np.float64)
     mean = values.mean(axis=0)
     variance, basis = np.linalg.eigh(np.cov(values - mean, rowvar=False))
     kept = variance > 1e-6 * variance.max()
+    kept[: max(0, len(variance) - max(1, len(values) // PER_DIRECTION))] = False
     unit = random.standard_normal((int(kept.sum()), directions))
     unit /= np.linalg.norm(unit, axis=0)
     return Whitening(mean, (basis[:, kept] / np.sqrt(variance[kept])) @ unit)

@@ -129,9 +129,10 @@ def _table(result: SynthesisResult) -> Html:
     floor = "real to real" if "real_real" in pairs else "simulated to simulated"
     text = paragraph(
         f"Each distance with its 95 % interval over tiles. The column “{floor}” compares one half of these images with "
-        "the other: nothing can be expected to come nearer than that. Intensities count from −1 to 1 between the "
-        "percentiles of a kind of images; a power spectrum differs by so many decades. Kernel distance and classifier "
-        "see the features of a fixed random network.",
+        "the other: distances of that size say that nothing differs. Halves have half the tiles, and so lie rather "
+        "further apart than whole sets of one kind would. Intensities count from −1 to 1 between the percentiles of a "
+        "kind of images; a power spectrum differs by so many decades. Kernel distance and classifier see the features "
+        "of a fixed random network.",
         class_="note",
     )
     return join([table(["", *(PAIR_WORDS[p] for p in pairs)], body, "Distances between kinds of images"), text])
