@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gigascope.synthesis.simulation import measured
 from gigascope.synthesis.simulation.labelling import blurred, boundary, centre_distance
 from gigascope.synthesis.simulation.measured import label_sums, label_table, merged
 
 
-def test_sums_do_not_depend_on_how_the_image_is_cut(rng):
+@pytest.mark.parametrize("slab", [1, 1 << 20])
+def test_sums_do_not_depend_on_how_the_image_is_cut(rng, slab, monkeypatch):
     """L3: volume, centroid and box of every label are those of its voxels."""
+    monkeypatch.setattr(measured, "SLAB_VOXELS", slab)
     shape, voxel = (9, 14, 17), (1.5, 0.5, 0.25)
     labels = rng.integers(0, 6, shape).astype(np.uint32)
     labels[labels == 4] = 0
@@ -82,3 +85,8 @@ def test_blurred_labels_are_masks_above_the_threshold(rng):
     assert (found == expected)[clear | (best == 0)].all()
     # larger than before
     assert (found > 0).sum() > (labels > 0).sum()
+
+
+def test_no_label_has_no_sums():
+    assert label_sums(np.zeros((3, 4, 5), np.uint32), (0, 0, 0)).shape == (0, 11)
+    assert (merged([], 3)[:, 1] == 0).all()

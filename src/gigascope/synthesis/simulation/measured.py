@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 # columns of a row: label, voxels, sums of the indices z, y, x, least and largest index of each axis
 N_COLUMNS = 11
+# voxels that are looked at together
+SLAB_VOXELS = 1 << 20
 Rows = NDArray[np.int64]
 
 
@@ -24,18 +26,29 @@ def label_sums(labels: NDArray[np.integer], origin: tuple[int, int, int]) -> Row
     -------
     (label, 11) int64, ascending
     """
+    step = max(1, SLAB_VOXELS // (labels.shape[1] * labels.shape[2]))
+    slabs = range(0, labels.shape[0], step)
+    rows = np.concatenate([_slab_sums(labels[z : z + step], (origin[0] + z, *origin[1:])) for z in slabs])
+    order = np.argsort(rows[:, 0], kind="stable")
+    return _reduced(rows[order])
+
+
+def _slab_sums(labels: NDArray[np.integer], origin: tuple[int, ...]) -> Rows:
     place = np.nonzero(labels)
-    if not len(place[0]):
-        return np.zeros((0, N_COLUMNS), np.int64)
     value = labels[place].astype(np.int64)
     order = np.argsort(value, kind="stable")
-    value = value[order]
-    starts = np.flatnonzero(np.append(True, value[1:] != value[:-1]))
-    columns = [value[starts], np.diff(np.append(starts, len(value)))]
-    at = [p[order].astype(np.int64) + o for p, o in zip(place, origin)]
-    columns += [np.add.reduceat(a, starts) for a in at]
-    columns += [np.minimum.reduceat(a, starts) for a in at] + [np.maximum.reduceat(a, starts) for a in at]
-    return np.stack(columns, axis=1)
+    at = np.stack([p[order] + o for p, o in zip(place, origin)], axis=1)
+    return _reduced(np.column_stack([value[order], np.ones(len(value), np.int64), at, at, at]))
+
+
+def _reduced(rows: Rows) -> Rows:
+    """One row for each label, of rows in the order of labels."""
+    if not len(rows):
+        return np.zeros((0, N_COLUMNS), np.int64)
+    starts = np.flatnonzero(np.append(True, rows[1:, 0] != rows[:-1, 0]))
+    sums = np.add.reduceat(rows[:, 1:5], starts)
+    low, high = np.minimum.reduceat(rows[:, 5:8], starts), np.maximum.reduceat(rows[:, 8:11], starts)
+    return np.column_stack([rows[starts, :1], sums, low, high])
 
 
 def merged(parts: Iterable[Rows], n_labels: int) -> Rows:
