@@ -16,6 +16,7 @@ import zarr
 
 from gigascope.config.dataset import load_dataset, merge
 from gigascope.config.section import dump
+from gigascope.config.synthesis_simulate import Simulate
 from gigascope.errors import UserError
 from gigascope.store.checksum import verify
 from gigascope.store.open import open_store
@@ -186,8 +187,6 @@ def leaves(values: Any, path: str = "") -> set[str]:
 
 
 def test_every_key_is_changed_below():
-    from gigascope.config.synthesis_simulate import Simulate
-
     known = {leaf for leaf in leaves(dump(Simulate())) if not leaf.startswith("optics.")} - {"parts"}
     assert {leaf for change in CHANGES for leaf in leaves(change)} - {"optics.model"} == known
 
@@ -218,8 +217,6 @@ def test_every_key_has_an_effect(phantoms, tmp_path):
 
 
 def test_keys_may_be_distributions():
-    from gigascope.config.synthesis_simulate import Simulate
-
     given = {"camera": {"peak_electrons": {"dist": "uniform", "low": 100, "high": 300}}}
     section = Simulate.model_validate(given)
     drawn = [resolved(section, 3, number)["camera"]["peak_electrons"] for number in range(20)]
@@ -229,8 +226,6 @@ def test_keys_may_be_distributions():
 
 
 def test_presets_give_way_to_what_is_written():
-    from gigascope.config.synthesis_simulate import Simulate
-
     plain, preset = Simulate(), Simulate.model_validate({"preset": "bruch2023", "camera": {"bits": 12}})
     assert preset.attenuation.model == "power" != plain.attenuation.model
     assert preset.camera.bits == 12
@@ -243,6 +238,15 @@ def test_density_needs_whole_numbers(phantoms, tmp_path):
     with pytest.raises(UserError, match="whole numbers"):
         RUNS.run(config, tmp_path, "simulate", phantoms)
     assert not (tmp_path / "cultures.zarr").exists()
+
+
+def test_stacks_of_a_measured_psf_are_files_of_the_stage(tmp_path):
+    given = {"optics": {"model": "measured", "paths": [str(tmp_path / "psf.tif")]}}
+    section = Simulate.model_validate(given)
+    with pytest.raises(UserError, match="no such file"):
+        plan.psf_files(section)
+    (tmp_path / "psf.tif").touch()
+    assert plan.psf_files(section) == (tmp_path / "psf.tif",)
 
 
 def test_estimate_covers_what_is_written(simulated, phantoms):

@@ -6,9 +6,11 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gigascope.config.section import canonical_json
+from gigascope.errors import UserError
 from gigascope.runtime.resources import Estimate
 from gigascope.store.ensemble import ensemble_plan
 from gigascope.store.pyramid import level_plans
@@ -47,6 +49,20 @@ def psf_key(settings: Mapping[str, Any], field_um: float) -> str:
     grid = settings["grid"]
     values = [settings["optics"], grid["output_voxel_um"], grid["oversample"], psf_depth(field_um)]
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()[:16]
+
+
+def psf_files(cfg: Simulate) -> tuple[Path, ...]:
+    """The stacks of a measured PSF.
+
+    Raises
+    ------
+    UserError : one is not there
+    """
+    found = tuple(Path(path) for path in cfg.optics.paths)
+    for path in found:
+        if not path.exists():
+            raise UserError("no such file.", where=path, do="Correct the path under simulate.optics.paths.")
+    return found
 
 
 def locate(cultures: Sequence[Mapping[str, Any]], item: int) -> tuple[int, int]:

@@ -182,6 +182,7 @@ def _open_spheroid(ctx: Context, number: int) -> dict[str, Any]:
     scatter=Scatter(
         open_simulate, simulate_item, estimate=plan.estimate_simulate_job, gpu=("part",), threads=2, unit="shard"
     ),
+    files=plan.psf_files,
 )
 def simulate(ctx: Context, cfg: config.Simulate) -> None:
     """Make images of all phantoms: draw, dim, blur and photograph them, with exact labels."""
