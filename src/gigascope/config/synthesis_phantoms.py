@@ -160,7 +160,9 @@ class Nuclei(Section):
     )
     classes: Classes = Field(Classes(), description="shares of the classes")
     library: str | None = Field(
-        None, description="prototype library (a store) that interphase nuclei are taken from; none: procedural ones"
+        None,
+        description="interphase nuclei are taken from a library, with their own sizes and brightness: prototypes, that "
+        "which the dataset makes, or the path of another's store; none: procedural ones",
     )
 
     @model_validator(mode="after")

@@ -48,7 +48,7 @@ class Bodies:
 
 def bodies_of(cells: Cells, gap_um: float = 0.0) -> Bodies:
     """Balls that cover the ellipsoids of cells, enlarged by half of the gap that is to be kept between them."""
-    a, b, c = cells.semi_axes.T
+    a, b, c = cells.extent.T
     n = len(cells)
     offset, radius = np.zeros((n, N_BALLS, 3)), np.zeros((n, N_BALLS))
     radius[:, 0] = np.maximum(c, LEAST_BALL * b)
@@ -62,6 +62,8 @@ def bodies_of(cells: Cells, gap_um: float = 0.0) -> Bodies:
     round_ = a <= NEARLY_ROUND * c
     radius[round_, 0] = np.cbrt(a * b * c)[round_]
     _pairs(cells, offset, radius)
+    # offsets stand along the axes of the ellipsoid, which are not those of the body where it is a prototype
+    offset = np.einsum("nki,nij->nkj", offset, cells.frame)
     grown = np.where(radius > 0, radius + gap_um / 2, 0.0)
     reach = np.max(np.where(radius > 0, np.linalg.norm(offset, axis=2) + grown, 0.0), axis=1) if n else np.zeros(0)
     return Bodies(offset, grown, reach, 0.4 * np.maximum(reach, 1e-3) ** 2)

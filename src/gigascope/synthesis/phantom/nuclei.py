@@ -7,13 +7,17 @@ makes nuclei of them, with surfaces and nucleoli.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from gigascope.kernels.cells import radius, sphere_rule
 from gigascope.synthesis import seeds as numbers
 from gigascope.synthesis.phantom.recipe import NucleusRecipe, Pair
+from gigascope.synthesis.prototypes.library import Library, draw_nuclei
 
 F64 = NDArray[np.float64]
 
@@ -53,7 +57,11 @@ class Cells:
     population : (n,) uint8
     cell_class : (n,) uint8, see CLASS_NAMES
     diameter : (n,) float64 µm, of the sphere of the volume that it would have in interphase
-    semi_axes : (n, 3) float64 µm, falling; of a pair: of one plate
+    semi_axes : (n, 3) float64 µm; of a pair: of one plate
+    extent : (n, 3) float64 µm, falling: semi-axes of the ellipsoid that a body fills most nearly
+    frame : (n, 3, 3) float64, rows are the directions of `extent` in the body frame
+    volume : (n,) float64 µm³ of all bodies of the cell
+    prototype : (n,) bool, taken from the library of its population
     pair : (n,) float64 µm, distance of the plates of a pair along the third axis; 0: one body
     rotation : (n, 4) float64, see :mod:`gigascope.kernels.cells.table`
     """
@@ -63,16 +71,15 @@ class Cells:
     cell_class: NDArray[np.uint8]
     diameter: F64
     semi_axes: F64
+    extent: F64
+    frame: F64
+    volume: F64
+    prototype: NDArray[np.bool_]
     pair: F64
     rotation: F64
 
     def __len__(self) -> int:
         return len(self.seed)
-
-    @property
-    def volume(self) -> F64:
-        """(n,) float64 µm³ of all bodies of a cell."""
-        return np.asarray(4 / 3 * np.pi * self.semi_axes.prod(axis=1) * np.where(self.pair > 0, 2.0, 1.0))
 
     def take(self, index: NDArray) -> Cells:
         """Some of them."""
@@ -91,6 +98,7 @@ def draw_cells(
     core: NDArray[np.bool_],
     depth: F64,
     outward: F64,
+    libraries: Mapping[str, Library] | None = None,
 ) -> Cells:
     """Cells by their seeds.
 
@@ -102,6 +110,7 @@ def draw_cells(
     core : (n,) bool, in the necrotic core
     depth : (n,) µm inside the surface
     outward : (n, 3) unit vectors away from the inside
+    libraries : prototypes, by the name under which recipes ask for them
     """
     n = len(seed)
     cells = Cells(
@@ -110,12 +119,18 @@ def draw_cells(
         np.ones(n, np.uint8),
         np.empty(n),
         np.empty((n, 3)),
+        np.empty((n, 3)),
+        np.tile(np.eye(3), (n, 1, 1)),
+        np.empty(n),
+        np.zeros(n, bool),
         np.zeros(n),
         random_rotations(seed),
     )
     for number, recipe in enumerate(recipes):
         of = np.flatnonzero(population == number)
         _draw(cells, of, recipe, core[of])
+        if recipe.library is not None and libraries is not None:
+            _take_prototypes(cells, of[cells.cell_class[of] == INTERPHASE], libraries[recipe.library])
         near = of[(depth[of] < recipe.alignment_um)]
         cells.rotation[near] = aligned(cells.rotation[near], outward[near], recipe.alignment)
     return cells
@@ -137,8 +152,35 @@ def _draw(cells: Cells, of: NDArray, recipe: NucleusRecipe, core: NDArray[np.boo
     axes[kind == GHOST] *= GHOST_SIZE
     cells.cell_class[of] = kind
     cells.diameter[of] = diameter
-    cells.semi_axes[of] = axes * (diameter / 2)[:, None]
+    cells.semi_axes[of] = cells.extent[of] = axes * (diameter / 2)[:, None]
     cells.pair[of] = np.where(kind == ANAPHASE, _between(seed, DISTANCE, PLATE_DISTANCE) * diameter, 0.0)
+    bodies = np.where(kind == ANAPHASE, 2.0, 1.0)
+    cells.volume[of] = 4 / 3 * np.pi * cells.semi_axes[of].prod(axis=1) * bodies
+
+
+def _take_prototypes(cells: Cells, of: NDArray, library: Library) -> None:
+    """Shapes of a library instead of those that were drawn."""
+    found = draw_nuclei(library, cells.seed[of])
+    volume, extent, frame = moments(found.semi_axes, found.harmonics)
+    cells.semi_axes[of], cells.volume[of] = found.semi_axes, volume
+    cells.extent[of], cells.frame[of] = extent, frame
+    cells.diameter[of] = np.cbrt(6 / np.pi * volume)
+    cells.prototype[of] = True
+
+
+def moments(semi_axes: F64, harmonics: NDArray[np.float32]) -> tuple[F64, F64, F64]:
+    """Volume (n,), and semi-axes (n, 3) and directions (n, 3, 3) of the ellipsoid with the same second moments."""
+    directions, weights = sphere_rule(12)
+    u, w = directions.numpy(), weights.numpy()
+    two = torch.full((len(semi_axes),), 2.0, dtype=torch.float64)
+    r = radius(torch.from_numpy(semi_axes), two, torch.from_numpy(harmonics), directions).numpy()
+    volume = r**3 @ w / 3
+    second = np.einsum("nk,ki,kj->nij", r**5 * (w / 5), u, u) / volume[:, None, None]
+    squares, axes = np.linalg.eigh(second)
+    extent = np.sqrt(5 * squares)[:, ::-1]
+    # of the same volume: a rough surface has larger moments than it has volume
+    extent = extent * np.cbrt(volume / (4 / 3 * np.pi * extent.prod(axis=1)))[:, None]
+    return volume, extent, np.ascontiguousarray(axes[:, :, ::-1].transpose(0, 2, 1))
 
 
 def classes(recipe: NucleusRecipe, u: F64, core: NDArray[np.bool_]) -> NDArray[np.uint8]:

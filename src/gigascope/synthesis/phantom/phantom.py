@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from gigascope.synthesis.phantom.region import DistanceGrid, Region, build_regio
 from gigascope.synthesis.phantom.relax import relax
 from gigascope.synthesis.phantom.rsa import add_sequentially
 from gigascope.synthesis.phantom.start import stratified
+from gigascope.synthesis.prototypes.library import Library
 from gigascope.synthesis.seeds import seed_of, seeds_of
 
 # How near to the wanted volume the number of cells is brought, and how often it is corrected.
@@ -57,7 +59,9 @@ class Phantom:
     iterations: int
 
 
-def place_phantom(recipe: Recipe, seed: int, mask: DistanceGrid | None = None) -> Phantom:
+def place_phantom(
+    recipe: Recipe, seed: int, mask: DistanceGrid | None = None, libraries: Mapping[str, Library] | None = None
+) -> Phantom:
     """Build a region and place nuclei in it.
 
     Parameters
@@ -65,18 +69,19 @@ def place_phantom(recipe: Recipe, seed: int, mask: DistanceGrid | None = None) -
     recipe : settings of this spheroid
     seed : of this spheroid
     mask : distances of a region of kind `mask`
+    libraries : prototypes, by the name under which the recipe asks for them
 
     Raises
     ------
     UserError : the region is too small for a nucleus
     """
     region = build_region(recipe.region, seed, mask)
-    placed = place_cells(recipe, region, seed)
-    nuclei = nuclei_of(placed.cells, placed.centre, recipe.kinds)
+    placed = place_cells(recipe, region, seed, libraries)
+    nuclei = nuclei_of(placed.cells, placed.centre, recipe.kinds, libraries)
     return Phantom(region, nuclei, placed.overlap_um, placed.iterations)
 
 
-def place_cells(recipe: Recipe, region: Region, seed: int) -> Placed:
+def place_cells(recipe: Recipe, region: Region, seed: int, libraries: Mapping[str, Library] | None = None) -> Placed:
     """Cells in a region, by the method of the recipe.
 
     Raises
@@ -89,7 +94,7 @@ def place_cells(recipe: Recipe, region: Region, seed: int) -> Placed:
     def draw(seeds: np.ndarray, points: F64) -> Cells:
         of = populations.assign(points, seeds, region, recipe.populations, seed)
         depth, outward = surface(region.grid, points)
-        return draw_cells(recipe.kinds, seeds, of, region.in_core(points), depth, outward)
+        return draw_cells(recipe.kinds, seeds, of, region.in_core(points), depth, outward, libraries)
 
     if placement.method == "rsa":
         box = (region.low, region.high)
@@ -111,7 +116,9 @@ def place_cells(recipe: Recipe, region: Region, seed: int) -> Placed:
     return placed
 
 
-def enough_cells(draw, region: Region, wanted: float, recipe: Recipe, seed: int) -> tuple[Cells, F64]:  # type: ignore[no-untyped-def]
+def enough_cells(
+    draw: Callable[[np.ndarray, F64], Cells], region: Region, wanted: float, recipe: Recipe, seed: int
+) -> tuple[Cells, F64]:
     """Cells with a wanted volume, and where they start.
 
     A cell's size follows from its number, and its class from where it starts, which follows from how many there are: so

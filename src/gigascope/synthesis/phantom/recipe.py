@@ -54,7 +54,7 @@ class NucleusRecipe:
     ghost: float = 0.005
     core_pyknotic: float = 0.5
     core_ghost: float = 0.3
-    library: bool = False
+    library: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,11 @@ class Recipe:
     nuclei: NucleusRecipe = NucleusRecipe()
     placement: PlacementRecipe = PlacementRecipe()
     populations: tuple[PopulationRecipe, ...] = ()
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Names of the prototype libraries that nuclei are taken from, each once."""
+        return tuple(dict.fromkeys(kind.library for kind in self.kinds if kind.library is not None))
 
     @property
     def kinds(self) -> tuple[NucleusRecipe, ...]:
@@ -150,7 +155,7 @@ def _nuclei(given: Mapping[str, Any]) -> NucleusRecipe:
         texture_scale_um=texture["scale_um"],
         octaves=texture["octaves"],
         rim=texture["rim"],
-        library=given["library"] is not None,
+        library=given["library"],
         **{key: given[key] for key in same},
         **{key: classes[key] for key in shares},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import pdtr
 
-from gigascope.kernels.cells import NucleiTable, harmonic_scales, nuclei_table, volume_factor
+from gigascope.kernels.cells import CROP, NucleiTable, harmonic_scales, nuclei_table, volume_factor
 from gigascope.synthesis import seeds as numbers
 from gigascope.synthesis.phantom import nuclei
 from gigascope.synthesis.phantom.nuclei import F64, Cells
 from gigascope.synthesis.phantom.recipe import NucleusRecipe
+from gigascope.synthesis.prototypes.library import Library, draw_nuclei
 
 N_SPOTS = 4
 SPOT_RADIUS_UM = (0.6, 1.3)
@@ -62,7 +64,9 @@ class Nuclei:
         return np.where(self.partner >= 0, np.minimum(rows, self.partner) + 1, 0).astype(np.uint32)
 
 
-def nuclei_of(cells: Cells, centre: F64, recipes: tuple[NucleusRecipe, ...]) -> Nuclei:
+def nuclei_of(
+    cells: Cells, centre: F64, recipes: tuple[NucleusRecipe, ...], libraries: Mapping[str, Library] | None = None
+) -> Nuclei:
     """Nuclei of placed cells, sorted.
 
     Parameters
@@ -70,6 +74,7 @@ def nuclei_of(cells: Cells, centre: F64, recipes: tuple[NucleusRecipe, ...]) -> 
     cells : n cells
     centre : (n, 3) µm
     recipes : of each population
+    libraries : prototypes, by the name under which recipes ask for them
     """
     owner, side = _bodies(cells)
     seed = np.where(side > 0, numbers.hashed(cells.seed[owner], nuclei.SECOND), cells.seed[owner])
@@ -80,7 +85,7 @@ def nuclei_of(cells: Cells, centre: F64, recipes: tuple[NucleusRecipe, ...]) -> 
     order = np.lexsort((seed, morton(at)))
     owner, seed, at = owner[order], seed[order], at[order]
     found, kind = cells.take(owner), cells.cell_class[owner]
-    volume = 4 / 3 * np.pi * found.semi_axes.prod(axis=1)
+    volume = found.volume / np.where(found.pair > 0, 2.0, 1.0)
     per = {name: np.empty(len(owner)) for name in ("exponent", "sigma", "scale", "rim", "intensity")}
     harmonics, spots = np.zeros((len(owner), 81)), np.zeros((len(owner), N_SPOTS, 4))
     for number, recipe in enumerate(recipes):
@@ -97,14 +102,16 @@ def nuclei_of(cells: Cells, centre: F64, recipes: tuple[NucleusRecipe, ...]) -> 
     for value, sigma in nuclei.TEXTURE.items():
         per["sigma"] = np.where((kind == value) & (per["sigma"] > 0), sigma, per["sigma"])
     harmonics[kind == nuclei.PYKNOTIC] = 0
-    spots[~np.isin(kind, (nuclei.INTERPHASE, nuclei.GHOST))] = 0
+    spots[~np.isin(kind, (nuclei.INTERPHASE, nuclei.GHOST)) | found.prototype] = 0
     axes, exponent = torch.from_numpy(found.semi_axes), torch.from_numpy(per["exponent"])
+    surfaces = volume_factor(axes, exponent, torch.from_numpy(harmonics), torch.from_numpy(volume))
+    looks = _prototypes(found, recipes, libraries or {}, surfaces.numpy(), per)
     table = nuclei_table(
         torch.from_numpy(at),
         torch.from_numpy(found.rotation),
         axes,
         exponent,
-        volume_factor(axes, exponent, torch.from_numpy(harmonics), torch.from_numpy(volume)),
+        surfaces,
         intensity=torch.from_numpy(per["intensity"]),
         texture_sigma=torch.from_numpy(per["sigma"]),
         texture_scale=torch.from_numpy(per["scale"]),
@@ -112,8 +119,41 @@ def nuclei_of(cells: Cells, centre: F64, recipes: tuple[NucleusRecipe, ...]) -> 
         nucleoli=torch.from_numpy(spots),
         seed=torch.from_numpy(seed.view(np.int64)),
         octaves=recipes[0].octaves,
+        **looks,
     )
     return Nuclei(table, found.population, kind, _partners(owner), volume)
+
+
+def all_crops(libraries: Mapping[str, Library]) -> NDArray[np.float16]:
+    """(m, 48, 48, 48) float16: textures of all libraries, one after the other."""
+    if not libraries:
+        return np.zeros((0, CROP, CROP, CROP), np.float16)
+    return np.concatenate([library.texture for library in libraries.values()])
+
+
+def _prototypes(
+    found: Cells,
+    recipes: tuple[NucleusRecipe, ...],
+    libraries: Mapping[str, Library],
+    surfaces: NDArray[np.float32],
+    per: dict[str, NDArray],
+) -> dict[str, torch.Tensor]:
+    """Put surfaces and brightness of prototypes in place; their textures and exponents, as columns of the table."""
+    texture, gamma = np.full(len(found), -1, np.int32), np.ones(len(found), np.float32)
+    first = dict(zip(libraries, np.cumsum([0, *(len(library.texture) for library in libraries.values())])))
+    for number, recipe in enumerate(recipes):
+        rows = np.flatnonzero(found.prototype & (found.population == number))
+        if recipe.library is None or len(rows) == 0:
+            continue
+        drawn = draw_nuclei(libraries[recipe.library], found.seed[rows])
+        surfaces[rows], per["intensity"][rows] = drawn.harmonics, drawn.intensity
+        per["exponent"][rows], gamma[rows] = 2.0, drawn.gamma
+        # what a texture shows is not drawn a second time
+        textured = drawn.texture >= 0
+        texture[rows] = np.where(textured, drawn.texture + first[recipe.library], -1)
+        per["rim"][rows[textured]] = 0
+    crops = torch.from_numpy(all_crops(libraries))
+    return {"texture": torch.from_numpy(texture), "gamma": torch.from_numpy(gamma), "crops": crops}
 
 
 def rough_surfaces(recipe: NucleusRecipe, seed: NDArray[np.uint64]) -> F64:

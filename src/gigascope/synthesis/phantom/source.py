@@ -14,9 +14,14 @@ from gigascope.errors import UserError
 from gigascope.store.readers.volume import Keys, VolumeSource, open_volume_file
 
 if TYPE_CHECKING:
+    from gigascope.store.open import StoreReader
     from gigascope.synthesis.phantom.recipe import Triple
     from gigascope.synthesis.phantom.region import DistanceGrid
+    from gigascope.synthesis.prototypes.library import Library
 
+# The library that the dataset's own stage makes.
+OWN_LIBRARY = "prototypes"
+LIBRARY_KEY = "phantoms.nuclei.library"
 _KEYS = Keys("phantoms.region.mask.path", "the axes in the file", wide=True)
 
 
@@ -46,16 +51,48 @@ def settings_of(cfg: Phantoms, seed: int) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in ("n_spheroids", "parts")}
 
 
-def mask_files(cfg: Phantoms) -> tuple[Path, ...]:
-    """The file of the mask.
+def named_files(cfg: Phantoms) -> tuple[Path, ...]:
+    """The file of the mask, and the roots of libraries of prototypes.
 
     Raises
     ------
-    UserError : it is not there
+    UserError : one is not there
     """
-    if cfg.region.mask.path is None:
-        return ()
-    return (_existing(cfg.region.mask.path),)
+    found = [] if cfg.region.mask.path is None else [_existing(cfg.region.mask.path, "phantoms.region.mask.path")]
+    found += [_existing(f"{name}/zarr.json", LIBRARY_KEY) for name in library_names(cfg) if name != OWN_LIBRARY]
+    return tuple(found)
+
+
+def library_names(cfg: Phantoms) -> tuple[str, ...]:
+    """Libraries of prototypes that the section names, each once."""
+    kinds = (cfg.nuclei, *(population.nuclei for population in cfg.populations))
+    return tuple(dict.fromkeys(kind.library for kind in kinds if kind is not None and kind.library is not None))
+
+
+def open_libraries(cfg: Phantoms, own: StoreReader | None) -> dict[str, Library]:
+    """All prototypes, by the name of their library.
+
+    Parameters
+    ----------
+    own : store of this dataset's prototypes, if it has any
+
+    Raises
+    ------
+    UserError : a library that is not there, or that is none
+    """
+    from gigascope.store.open import open_store
+    from gigascope.synthesis.prototypes.library import read_library
+
+    found = {}
+    for name in library_names(cfg):
+        if name == OWN_LIBRARY and own is None:
+            do = "Let it make one (section prototypes), or give the path of another's."
+            raise UserError("the dataset makes no library of prototypes.", where=LIBRARY_KEY, do=do)
+        store = own if name == OWN_LIBRARY and own is not None else open_store(name)
+        if not {"sh", "axes", "intensity"} <= set(store.sides):
+            raise UserError("is no library of prototypes.", where=store.path, do=f"Check {LIBRARY_KEY}.")
+        found[name] = read_library(store)
+    return found
 
 
 def open_mask(cfg: RegionMask) -> tuple[VolumeSource, Triple]:
@@ -67,7 +104,7 @@ def open_mask(cfg: RegionMask) -> tuple[VolumeSource, Triple]:
     """
     if cfg.path is None:
         raise ValueError("no mask")
-    source = open_volume_file(_existing(cfg.path), None, _KEYS)
+    source = open_volume_file(_existing(cfg.path, "phantoms.region.mask.path"), None, _KEYS)
     size = cfg.voxel_um or source.voxel_size_um
     z, y, x = size
     if z is None or y is None or x is None:
@@ -97,7 +134,7 @@ def read_mask(cfg: RegionMask) -> DistanceGrid:
     return distance_of_mask(inside, voxel_um, cfg.path)
 
 
-def _existing(path: str) -> Path:
+def _existing(path: str, key: str) -> Path:
     if not Path(path).exists():
-        raise UserError("there is no such file.", where=path, do="Check phantoms.region.mask.path.")
+        raise UserError("there is no such file.", where=path, do=f"Check {key}.")
     return Path(path)

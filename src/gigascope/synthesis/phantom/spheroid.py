@@ -15,6 +15,7 @@ from gigascope.synthesis.phantom.phantom import Phantom, place_phantom, tissue_a
 from gigascope.synthesis.phantom.recipe import PlacementRecipe, Recipe
 from gigascope.synthesis.phantom.region import DistanceGrid, Region
 from gigascope.synthesis.phantom.stored import packed
+from gigascope.synthesis.prototypes.library import Library
 from gigascope.synthesis.seeds import seed_of
 
 # Of the wanted volume; with less than this the user is told.
@@ -27,7 +28,11 @@ def spheroid_seed(root: int, number: int) -> int:
 
 
 def build_spheroid(
-    recipe: Recipe, seed: int, settings: Mapping[str, Any], mask: DistanceGrid | None = None
+    recipe: Recipe,
+    seed: int,
+    settings: Mapping[str, Any],
+    mask: DistanceGrid | None = None,
+    libraries: Mapping[str, Library] | None = None,
 ) -> tuple[dict[str, NDArray], list[str]]:
     """Place a spheroid, settle its contacts, describe it.
 
@@ -37,6 +42,7 @@ def build_spheroid(
     seed : of the spheroid
     settings : the same as JSON values, to be kept
     mask : distances, for a region of kind `mask`
+    libraries : prototypes, by the name under which the recipe asks for them
 
     Returns
     -------
@@ -46,7 +52,7 @@ def build_spheroid(
     ------
     UserError : no nucleus finds room
     """
-    phantom = place_phantom(recipe, seed, mask)
+    phantom = place_phantom(recipe, seed, mask, libraries)
     settled = settle_contacts(phantom.nuclei, recipe.placement)
     if len(settled.nuclei) == 0:
         do = "Make placement.voxel_um or placement.gap_um smaller, or nuclei larger."

@@ -11,6 +11,7 @@ from gigascope.synthesis.phantom import plan, source
 if TYPE_CHECKING:
     from gigascope.runtime.context import Context
     from gigascope.runtime.parts import WorkPlan
+    from gigascope.synthesis.prototypes.library import Library
 
 
 def open_phantoms(ctx: Context, cfg: config.Phantoms) -> WorkPlan:
@@ -18,6 +19,7 @@ def open_phantoms(ctx: Context, cfg: config.Phantoms) -> WorkPlan:
     from gigascope.runtime.parts import WorkPlan
     from gigascope.store.create import create_store
 
+    _libraries(ctx, cfg)  # refused now rather than in every part
     ctx.adopt("phantoms", create_store(ctx.scratch_path("phantoms")))
     if cfg.region.mask.path is not None:
         grid = source.read_mask(cfg.region.mask)
@@ -35,11 +37,16 @@ def place_spheroid(ctx: Context, cfg: config.Phantoms, item: int) -> None:
     settings = source.settings_of(cfg, seed)
     opened = ctx.work.opened
     mask = DistanceGrid(opened["mask"], opened["mask_low"], opened["mask_spacing"]) if "mask" in opened else None
-    arrays, warnings = build_spheroid(recipe_of(settings), seed, settings, mask)
+    libraries = ctx.kept("libraries", lambda: _libraries(ctx, cfg))
+    arrays, warnings = build_spheroid(recipe_of(settings), seed, settings, mask, libraries)
     for warning in warnings:
         ctx.warn(f"spheroid {item}: {warning}")
     ctx.work.save(**arrays)
     ctx.work.metrics["nuclei"] = len(arrays["nuclei.label_id"])
+
+
+def _libraries(ctx: Context, cfg: config.Phantoms) -> dict[str, Library]:
+    return source.open_libraries(cfg, ctx.open("prototypes") if ctx.has("prototypes") else None)
 
 
 @stage(
@@ -50,11 +57,12 @@ def place_spheroid(ctx: Context, cfg: config.Phantoms, item: int) -> None:
     outputs={"phantoms": Kind.STORE, "nuclei": Kind.TABLE},
     estimate=plan.estimate_phantoms,
     scatter=Scatter(open_phantoms, place_spheroid, estimate=plan.estimate_phantoms_job, unit="spheroid"),
-    files=source.mask_files,
+    files=source.named_files,
 )
 def phantoms(ctx: Context, cfg: config.Phantoms) -> None:
     """Place nuclei in spheroids, settle their contacts, and keep them as tables."""
-    from gigascope.synthesis.phantom.stored import all_nuclei, write_phantom
+    from gigascope.synthesis.phantom.records import all_crops
+    from gigascope.synthesis.phantom.stored import all_nuclei, write_crops, write_phantom
 
     store = ctx.written("phantoms")
     found = []
@@ -65,5 +73,6 @@ def phantoms(ctx: Context, cfg: config.Phantoms) -> None:
         reached, clip = facts["volume_fraction"], 100 * facts["mean_clip"]
         ctx.log.info("spheroid %d: %d nuclei, %.3f of the volume, %.2f %% lost to others, %d iterations",
                      item, facts["n_nuclei"], reached, clip, facts["iterations"])  # fmt: skip
+    write_crops(store, all_crops(_libraries(ctx, cfg)))
     store.attrs |= {"n_spheroids": len(found), "voxel_um": list(cfg.placement.voxel_um)}
     ctx.write_table("nuclei", *all_nuclei(found))
