@@ -1,7 +1,8 @@
 """Compile ahead of time what numba compiles: ``python -m gigascope.warm`` fills its cache, as `make setup` does.
 
 Kernels by calling each; the loops around the compressed file by compressing a few voxels, without loss and with; those
-of the simulated instrument by looking through it. In two processes that share no kernel: compiling takes one core each.
+of the simulated instrument by looking through it, those of phantoms by placing a few nuclei. In two processes that
+share no kernel: compiling takes one core each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from gigascope.compress import compress, decompress
 from gigascope.compression.bench_volume import bench_volume
 from gigascope.kernels import warm as kernels
+from gigascope.synthesis.phantom import warm as phantom
 from gigascope.topography import warm as topography
 
 
@@ -30,6 +32,7 @@ def _warm_volumes() -> None:
     logging.disable(logging.WARNING)
     kernels.warm_volumes()
     kernels.warm_cultures()
+    phantom.warm()
     volume = np.ascontiguousarray(bench_volume((16, 48, 48), seed=1, cells=1).volume[:8, :32, :32])
     options: dict[str, Any] = {"brick": (8, 16, 16), "halo": 4, "iterations": 5, "sweeps": 0}
     for bound in (None, 0):
