@@ -26,6 +26,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "synthesis": (
         "gigascope.synthesis.phantom.stages",
         "gigascope.synthesis.simulation.stages",
+        "gigascope.synthesis.adaptation.stages",
         "gigascope.synthesis.evaluation.stages",
         "gigascope.report.stages",
     ),

@@ -74,6 +74,17 @@ def patch_shape(shape: tuple[int, int, int], architecture: Architecture) -> tupl
     return (found[0], found[1], found[2])
 
 
+def least_shape(architecture: Architecture) -> tuple[int, int, int]:
+    """Smallest image (z, y, x) of which it says one thing."""
+    found = [1, 1, 1]
+    if architecture.discriminator == "patch":
+        for stride in reversed(_STRIDES):
+            found = [(n - 1) * s + 2 for n, s in zip(found, stride)]
+    # an image that is smaller than the padding of the generator's first layer cannot be reflected
+    z, y, x = (max(4, n) for n in found)
+    return (1 if architecture.dimensions == 2 else z, y, x)
+
+
 def _patch(a: Architecture) -> list[nn.Module]:
     kind = nn.Conv3d if a.dimensions == 3 else nn.Conv2d
     widths = [1 + int(a.depth), a.width, 2 * a.width, 4 * a.width, 8 * a.width, 1]

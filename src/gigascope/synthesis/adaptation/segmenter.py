@@ -17,6 +17,9 @@ from torch.nn import functional
 from gigascope.synthesis.adaptation.norms import ChannelNorm
 
 BASE, LEVELS = 16, 3
+# With plain ReLU, losses of 80 steps of 8 channels end at 1.12 and, at three times the rate, find nothing; with this at
+# 0.99 and 0.77.
+SLOPE = 0.1
 # Of the centre distance beside the foreground.
 DISTANCE_WEIGHT = 2.0
 
@@ -136,11 +139,13 @@ def label_loss(said: Tensor, targets: Targets) -> Tensor:
 def segmenter_loss(said: Tensor, targets: Targets) -> Tensor:
     """What a segmenter learns from: :func:`label_loss`, and the absolute error of the centre distance where known."""
     error = (said[:, 1:] - targets.distance).abs() * targets.known
-    return label_loss(said, targets) + DISTANCE_WEIGHT * error.sum() / targets.known.sum().clamp_min(1)
+    # by image, so that a batch in pieces is learned from as one
+    each = error.flatten(1).sum(1) / targets.known.flatten(1).sum(1).clamp_min(1)
+    return label_loss(said, targets) + DISTANCE_WEIGHT * each.mean()
 
 
 def _double(inside: int, outside: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (inside, outside):
-        layers += [nn.Conv3d(channels, outside, 3, padding=1), ChannelNorm(outside), nn.ReLU(inplace=True)]
+        layers += [nn.Conv3d(channels, outside, 3, padding=1), ChannelNorm(outside), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers)

@@ -1,0 +1,202 @@
+"""Images of one domain, real or simulated, opened to be read piece by piece."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gigascope.errors import UserError
+from gigascope.store.open import StoreReader, open_store
+
+if TYPE_CHECKING:
+    import zarr
+
+    from gigascope.store.plan import Region
+
+LABELS = "nuclei"
+# Edges of voxels may differ by this much between the domains.
+VOXEL_TOLERANCE = 0.05
+# Crops that do not overlap, of all images of a domain together.
+LEAST_CROPS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One image.
+
+    Attributes
+    ----------
+    name : in its store
+    image : (z, y, x) or (1, z, y, x), uint8 or uint16
+    labels : (z, y, x), or none
+    """
+
+    name: str
+    image: zarr.Array
+    labels: zarr.Array | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(z, y, x)."""
+        z, y, x = self.image.shape[-3:]
+        return (z, y, x)
+
+    def read(self, region: Region) -> np.ndarray:
+        """Grey values of (z, y, x) slices."""
+        whole = (slice(0, 1), *region) if self.image.ndim == 4 else region
+        return np.asarray(self.image[whole]).reshape([r.stop - r.start for r in region])
+
+    def read_labels(self, region: Region) -> np.ndarray:
+        """Labels of (z, y, x) slices."""
+        if self.labels is None:
+            raise RuntimeError(f"{self.name} has no labels")
+        return np.asarray(self.labels[region])
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """All images of a store.
+
+    Attributes
+    ----------
+    path : of the store
+    volumes : its images
+    voxel_um : edges (z, y, x)
+    dtype : of the images
+    """
+
+    path: Path
+    volumes: tuple[Volume, ...]
+    voxel_um: tuple[float, float, float]
+    dtype: np.dtype
+
+    @staticmethod
+    def open(path: Path, *, labelled: bool = False) -> Domain:
+        """From the ensemble at `path`.
+
+        Parameters
+        ----------
+        labelled : labels are needed
+
+        Raises
+        ------
+        UserError : no images, or such as cannot be trained on
+        """
+        store = open_store(path)
+        if not store.images:
+            raise UserError("holds no images.", where=path, do="Give an ensemble of images, as ingest writes it.")
+        images = [store.image(name) for name in store.images]
+        volumes = tuple(_volume(image, name, labelled) for image, name in zip(images, store.images))
+        voxels = [_voxel(image) for image in images]
+        dtypes = {volume.image.dtype for volume in volumes}
+        for name, voxel in zip(store.images, voxels):
+            if not _alike(voxel, voxels[0]):
+                what = f"{name} has voxels of {_edges(voxel)}, {store.images[0]} of {_edges(voxels[0])} micrometres."
+                raise UserError(what, where=path, do="Images of one domain need one voxel size: resample them.")
+        if len(dtypes) > 1:
+            names = " and ".join(sorted(dtype.name for dtype in dtypes))
+            what = f"has images of {names}, whose grey values mean different things."
+            raise UserError(what, where=path, do="Give images of one bit depth.")
+        return Domain(path, volumes, voxels[0], dtypes.pop())
+
+    @property
+    def n_voxels(self) -> int:
+        """Of all images."""
+        return sum(int(np.prod(volume.shape)) for volume in self.volumes)
+
+    def smallest(self) -> tuple[int, int, int]:
+        """(z, y, x) that every image has."""
+        z, y, x = np.min([volume.shape for volume in self.volumes], axis=0).tolist()
+        return (z, y, x)
+
+    def n_crops(self, crop: tuple[int, int, int]) -> int:
+        """Crops that do not overlap."""
+        return sum(int(np.prod([n // c for n, c in zip(volume.shape, crop)])) for volume in self.volumes)
+
+
+def check_domains(real: Domain, cultures: Domain, crop: tuple[int, int, int], least: tuple[int, int, int]) -> None:
+    """Refuse what no network can learn from.
+
+    Parameters
+    ----------
+    crop : (z, y, x) voxels
+    least : crop of which a discriminator can say anything
+
+    Raises
+    ------
+    UserError : voxels of different size, crops that are too small, images smaller than a crop, too few crops
+    """
+    if not _alike(real.voxel_um, cultures.voxel_um):
+        raise UserError(
+            f"has voxels of {_edges(real.voxel_um)} micrometres, the simulated images of {_edges(cultures.voxel_um)}: "
+            "a network would learn to change the size of nuclei.",
+            where=real.path,
+            do="Set simulate.grid.output_voxel_um to the real voxel size.",
+        )
+    if any(c < n for c, n in zip(crop, least)):
+        what = f"crops of {_sides(crop)} voxels are too small: a discriminator sees {_sides(least)} at least."
+        smallest = _sides(tuple(min(pair) for pair in zip(real.smallest(), cultures.smallest())))
+        do = f"Set a larger train.crop (the smallest image has {smallest}), or train.discriminator: pixel."
+        raise UserError(what, where="train.crop", do=do)
+    for domain in (real, cultures):
+        for volume in domain.volumes:
+            if any(n < c for n, c in zip(volume.shape, crop)):
+                what = f"{volume.name} has {_sides(volume.shape)} voxels, a crop {_sides(crop)}."
+                do = f"Set train.crop to [{', '.join(map(str, domain.smallest()))}] or less, or leave the image out."
+                raise UserError(what, where=domain.path, do=do)
+        if (n := domain.n_crops(crop)) < LEAST_CROPS:
+            what = f"holds {n} separate crops of {_sides(crop)} voxels; {LEAST_CROPS} are needed to learn a look."
+            raise UserError(what, where=domain.path, do="Give more or larger images, or set a smaller train.crop.")
+
+
+def check_voxels(cultures: Domain, voxel_um: tuple[float, float, float], network: Path) -> None:
+    """Refuse images of other voxels than a network was trained on.
+
+    Raises
+    ------
+    UserError : they are others
+    """
+    if not _alike(cultures.voxel_um, voxel_um):
+        what = f"was trained on voxels of {_edges(voxel_um)} micrometres, these are {_edges(cultures.voxel_um)}."
+        raise UserError(what, where=network, do="Train on such images, or simulate with the voxels of the training.")
+
+
+def _volume(image: StoreReader, name: str, labelled: bool) -> Volume:
+    array = image.array()
+    where = image.path
+    if image.axes[-3:] != ("z", "y", "x") or array.ndim not in (3, 4):
+        raise UserError(f"has the axes {', '.join(image.axes)}; z, y, x are needed.", where=where)
+    if array.ndim == 4 and array.shape[0] != 1:
+        what = f"has {array.shape[0]} channels; the adaptation takes one."
+        raise UserError(what, where=where, do="Choose the channel of the nuclei at ingest.")
+    if array.dtype not in (np.uint8, np.uint16):
+        what = f"holds {array.dtype}; the adaptation takes images of 8 or 16 bits."
+        raise UserError(what, where=where, do="Convert the images.")
+    if labelled and LABELS not in image.labels:
+        raise UserError("has no labels `nuclei`, which the label term needs.", where=where,
+                        do="Set train.weights.label: 0, or give images with labels.")  # fmt: skip
+    return Volume(name, array, image.label(LABELS) if LABELS in image.labels else None)
+
+
+def _voxel(image: StoreReader) -> tuple[float, float, float]:
+    try:
+        z, y, x = (float(image.spacing[axis]) for axis in ("z", "y", "x"))
+    except KeyError as error:
+        raise UserError(f"says nothing of its voxel size along {error.args[0]}.", where=image.path,
+                        do="Give the voxel size at ingest.") from None  # fmt: skip
+    return (z, y, x)
+
+
+def _alike(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return all(abs(a - b) <= VOXEL_TOLERANCE * b for a, b in zip(one, other))
+
+
+def _edges(voxel: tuple[float, ...]) -> str:
+    return " x ".join(f"{edge:.4g}" for edge in voxel)
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
