@@ -154,7 +154,9 @@ def estimate_simulate(dataset: SynthesisDataset, header: Any) -> Estimate:
     work = padded * F32 * (kernels + BLOCK_ARRAYS)
     shard = min(math.prod(plan.shards), math.prod(grid.shape))
     cells = math.prod(math.ceil(f / cfg.attenuation.grid_um) + 1 for f in field)
-    memory = START_BYTES + max(work + 2 * shard * sum(each), cells * CELL_BYTES)
+    # blocks first, with the electrons of the shard; spectra are still there when its other arrays are made
+    later = padded * F32 * kernels + 2 * shard * sum(each)
+    memory = START_BYTES + max(work + shard * F32, later, cells * CELL_BYTES)
     n = dataset.phantoms.n_spheroids
     levels = level_plans(plan, "zyx")
     voxels = sum(math.prod(level.shape) for level in levels)
