@@ -22,6 +22,7 @@ from gigascope.config import (
     topography_network,
 )
 from gigascope.config.section import Section, explain
+from gigascope.config.synthesis_domain import planted_values
 from gigascope.errors import UserError
 
 # Pydantic's classes have a `register` of abc.ABCMeta, for virtual subclasses; the key of that name is no such thing.
@@ -152,6 +153,12 @@ class SynthesisDataset(_Dataset):
     infer: synthesis_adapt.Infer = Field(synthesis_adapt.Infer(), description="making the images look real")
     evaluate: synthesis_evaluate.Evaluate = Field(synthesis_evaluate.Evaluate(), description="quality measures")
     report: synthesis.SynthesisReport = Field(synthesis.SynthesisReport(), description="the HTML page")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _planted(cls, values: Any) -> Any:
+        """A planted domain has the phantoms and the simulation of its dataset, where it says nothing else."""
+        return planted_values(values) if isinstance(values, dict) else values
 
 
 Dataset = TomographyDataset | CompressionDataset | TopographyDataset | SynthesisDataset

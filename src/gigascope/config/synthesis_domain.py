@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from gigascope.config.section import Section
+from gigascope.config.synthesis_phantoms import Phantoms
+from gigascope.config.synthesis_simulate import Simulate
 
 VoxelSize = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
@@ -49,6 +59,32 @@ class RealImage(Section):
         return self
 
 
+class Planted(Section):
+    """A domain that is simulated with another microscope instead of real images: its truth is known.
+
+    The phantoms have the statistics of those of the cultures, with other seeds.
+    """
+
+    images: PositiveInt = Field(2, description="images that are made")
+    kept_out: NonNegativeInt = Field(1, description="how many of them are kept out of training, to compare with")
+    widen: float = Field(1.8, ge=0.25, le=4, description="all lengths of the point spread function times this")
+    haze_fraction: NonNegativeFloat = Field(0.35, description="scattered light, as a fraction of what arrives")
+    gamma: float = Field(0.8, ge=0.2, le=5, description="exponent of the tone curve on the grey values")
+    photons: PositiveFloat = Field(0.5, description="light times this")
+    gain: PositiveFloat = Field(2.0, description="grey values per electron times this")
+    attenuation: NonNegativeFloat = Field(1.6, description="attenuation in the culture times this")
+    phantoms: Phantoms | None = Field(None, description="another section `phantoms`; none: that of this dataset")
+    simulate: Simulate | None = Field(None, description="another section `simulate`; none: that of this dataset")
+
+    @model_validator(mode="after")
+    def _some_to_train(self) -> Planted:
+        if self.kept_out >= self.images:
+            raise ValueError(f"kept_out {self.kept_out} leaves none of {self.images} images to train with.")
+        if self.phantoms is not None and self.phantoms.nuclei.library is not None:
+            raise ValueError("a planted domain has procedural nuclei: set planted.phantoms without nuclei.library.")
+        return self
+
+
 class SynthesisInputs(Section):
     """What the cultures are to look like: real images, or a folder of them. Neither: no look is learned."""
 
@@ -60,6 +96,7 @@ class SynthesisInputs(Section):
             "simulated ones), each searched for images at any depth; <name>_label beside an image is its label image"
         ),
     )
+    planted: Planted | None = Field(None, description="simulate the real images too, with another microscope")
 
     @field_validator("real", mode="before", json_schema_input_type=str | tuple[RealImage | str, ...])
     @classmethod
@@ -72,8 +109,9 @@ class SynthesisInputs(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> SynthesisInputs:
-        if self.real and self.folders is not None:
-            raise ValueError("give either real (a list of images) or folders (one folder), not both.")
+        given = [name for name in ("real", "folders", "planted") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"give one of real, folders and planted, found {' and '.join(given)}.")
         return self
 
 
@@ -122,3 +160,21 @@ class Prototypes(Section):
     )
     min_voxels: PositiveInt = Field(150, description="nuclei of fewer voxels have no shape to fit; discarded")
     texture: bool = Field(True, description="keep the brightness inside, not only the shape")
+
+
+# Keys of the dataset's sections that do not change what a planted domain is.
+_NOT_PLANTED = ("parts", "n_spheroids")
+
+
+def planted_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of a dataset whose planted domain, if it has one, has its sections `phantoms` and `simulate` filled in."""
+    inputs = values.get("inputs")
+    planted = inputs.get("planted") if isinstance(inputs, dict) else None
+    if not isinstance(inputs, dict) or not isinstance(planted, dict):
+        return values
+    filled = dict(planted)
+    for name in ("phantoms", "simulate"):
+        own = values.get(name)
+        if filled.get(name) is None and isinstance(own or {}, dict):
+            filled[name] = {key: value for key, value in (own or {}).items() if key not in _NOT_PLANTED}
+    return {**values, "inputs": {**inputs, "planted": filled}}

@@ -12,7 +12,7 @@ from gigascope.store.ensemble import ensemble_plan
 from gigascope.store.pyramid import level_plans
 
 if TYPE_CHECKING:
-    from gigascope.config.synthesis_domain import Ingest, SynthesisInputs
+    from gigascope.config.synthesis_domain import Ingest, Planted, SynthesisInputs
 
 # Python with scipy and zarr loaded. This and all below: peaks of the stage on 4 and 25 million voxels.
 LIGHT_BYTES = 150 * 2**20
@@ -52,7 +52,7 @@ class ImageHeader:
 
 
 def read_domain(inputs: SynthesisInputs, cfg: Ingest) -> tuple[ImageHeader, ...]:
-    """Headers of all images of a dataset; their voxels are not read.
+    """Headers of all images of a dataset; their voxels are not read. Planted images have the size that is expected.
 
     Raises
     ------
@@ -61,6 +61,8 @@ def read_domain(inputs: SynthesisInputs, cfg: Ingest) -> tuple[ImageHeader, ...]
     from gigascope.synthesis.domain.resample import resampled_length
     from gigascope.synthesis.domain.source import open_sources
 
+    if inputs.planted is not None:
+        return _planted(inputs.planted)
     found = []
     for source in open_sources(inputs, cfg):
         target = cfg.output_voxel_um or source.voxel_um
@@ -81,6 +83,32 @@ def read_domain(inputs: SynthesisInputs, cfg: Ingest) -> tuple[ImageHeader, ...]
     return tuple(found)
 
 
+def _planted(planted: Planted) -> tuple[ImageHeader, ...]:
+    from gigascope.synthesis.simulation.geometry import image_grid
+    from gigascope.synthesis.simulation.plan import field_of
+
+    simulate = _sections(planted).simulate
+    grid = image_grid(
+        field_of(_sections(planted)), simulate.grid.output_voxel_um, simulate.grid.oversample, simulate.grid.field_um
+    )
+    dtype, itemsize = ("uint8", 1) if simulate.camera.bits <= 8 else ("uint16", 2)
+    voxel = simulate.grid.output_voxel_um
+    return tuple(
+        ImageHeader(f"planted {n}", grid.shape, itemsize, dtype, True, False, voxel, grid.shape, "A")
+        for n in range(planted.images)
+    )
+
+
+def _sections(planted: Planted) -> Any:
+    """What stands for a dataset in the estimates of the simulation."""
+    from types import SimpleNamespace
+
+    from gigascope.config.synthesis_phantoms import Phantoms
+    from gigascope.config.synthesis_simulate import Simulate
+
+    return SimpleNamespace(phantoms=planted.phantoms or Phantoms(), simulate=planted.simulate or Simulate())
+
+
 def describe_domain(images: tuple[ImageHeader, ...]) -> list[str]:
     """One line for each image, for a person."""
     lines = []
@@ -96,6 +124,8 @@ def describe_domain(images: tuple[ImageHeader, ...]) -> list[str]:
 def estimate_ingest(dataset: Any, header: Any) -> Estimate:
     """One image after the other is held as a whole. `header.domain`: what :func:`read_domain` found."""
     images: tuple[ImageHeader, ...] = header.domain
+    if dataset.inputs.planted is not None:
+        return _estimate_planted(dataset.inputs.planted, images)
     held = disk = files = 0
     voxels = 0
     for image in images:
@@ -110,3 +140,15 @@ def estimate_ingest(dataset: Any, header: Any) -> Estimate:
         voxels += n * (1 + 9 * image.labelled)
     shape = f"{len(images)} images"
     return Estimate(LIGHT_BYTES + held, 0, 3 + voxels / 2e7, disk, files + 12, shape)
+
+
+def _estimate_planted(planted: Planted, images: tuple[ImageHeader, ...]) -> Estimate:
+    """What the simulation of as many spheroids needs, with one image and its labels held as a whole."""
+    from gigascope.synthesis.simulation.plan import estimate_simulate
+
+    sections = _sections(planted)
+    one = estimate_simulate(sections, None)
+    share = planted.images / sections.phantoms.n_spheroids
+    held = math.prod(images[0].written) * (images[0].itemsize + LABELS + 1)
+    seconds, disk, files = one.seconds * share, int(one.disk * share), int(one.files * share)
+    return Estimate(one.memory + held, one.gpu_memory, seconds, disk, files, f"{len(images)} simulated images")

@@ -8,7 +8,7 @@ from gigascope.config.synthesis_domain import Ingest, SynthesisInputs
 
 
 def raw_files(inputs: SynthesisInputs, cfg: Ingest) -> tuple[Path, ...]:
-    """Every file or folder that reading the images looks into.
+    """Every file or folder that reading the images looks into; none for a planted domain.
 
     Raises
     ------
@@ -16,5 +16,7 @@ def raw_files(inputs: SynthesisInputs, cfg: Ingest) -> tuple[Path, ...]:
     """
     from gigascope.synthesis.domain.source import open_sources
 
+    if inputs.planted is not None:
+        return ()
     files = (file for source in open_sources(inputs, cfg) for file in source.files)
     return tuple(dict.fromkeys(files))

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 )
 def ingest(ctx: Context, cfg: config.Ingest) -> None:
     """Read real images with their labels, check and mend them, and keep them in one store."""
+    if ctx.inputs_section.planted is not None:
+        _plant(ctx, ctx.inputs_section.planted)
+        return
     from gigascope.synthesis.domain.image import read_image
     from gigascope.synthesis.domain.source import open_sources
     from gigascope.synthesis.domain.stored import remark_differences, write_image
@@ -38,3 +41,29 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
             ctx.warn(f"{source.image.path.name} ({name}): {remark}")
     for remark in remark_differences(store):
         ctx.warn(remark)
+
+
+def _plant(ctx: Context, planted: config.Planted) -> None:
+    """Simulate the images of domain A instead."""
+    from gigascope.config.synthesis_phantoms import Phantoms
+    from gigascope.config.synthesis_simulate import Simulate
+    from gigascope.synthesis.domain.planted import Gap, planted_image
+    from gigascope.synthesis.domain.stored import write_planted
+    from gigascope.synthesis.phantom import source as phantom
+    from gigascope.synthesis.phantom.spheroid import spheroid_seed
+    from gigascope.synthesis.seeds import seed_of
+    from gigascope.synthesis.simulation.stages import resolved
+
+    store = ctx.create_ensemble("real")
+    of_phantoms, of_images = planted.phantoms or Phantoms(), planted.simulate or Simulate()
+    gap = Gap(**{name: getattr(planted, name) for name in Gap.__dataclass_fields__})
+    seed = seed_of(ctx.seed, "planted")
+    mask = None if of_phantoms.region.mask.path is None else phantom.read_mask(of_phantoms.region.mask)
+    for number in ctx.progress(range(planted.images), what="simulating domain A", unit="image"):
+        placed = phantom.settings_of(of_phantoms, spheroid_seed(seed, number))
+        image = planted_image(number, seed, placed, resolved(of_images, seed, number), gap, ctx.device, mask)
+        use = "train" if number < planted.images - planted.kept_out else "inference"
+        name = write_planted(store, image, use)
+        for warning in image.warnings:
+            ctx.warn(f"{name}: {warning}")
+    store.attrs["planted"] = True

@@ -2,23 +2,27 @@
 
 Attributes of each image: `domain` ("A" real, "B" naive), `use` ("train" or "inference"), `source`, `source_hash` (of
 the voxels as they stand in the file), `voxel_size_from`, `file_voxel_size_um`, `n_labels`, `remarks`. An image with
-labels has a label image and a table, both called `nuclei`.
+labels has a label image and a table, both called `nuclei`. A planted image also has the attribute `planted` (seed, gap,
+settings) and a label image `spheroid`; its labels are its truth.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gigascope.synthesis.domain.image import DomainImage
 from gigascope.synthesis.domain.labels import label_table
 from gigascope.synthesis.domain.resample import SAME
-from gigascope.synthesis.domain.source import DomainSource
+from gigascope.synthesis.domain.source import DomainSource, Size3
 
 if TYPE_CHECKING:
-    from gigascope.store.ensemble import EnsembleWriter
+    from gigascope.store.ensemble import EnsembleWriter, MemberWriter
     from gigascope.store.open import StoreReader
+    from gigascope.synthesis.domain.planted import PlantedImage
 
 LABELS = "nuclei"
 
@@ -30,21 +34,55 @@ def domain_images(store: StoreReader, domain: str = "A", use: str | None = None)
 
 
 def write_image(store: EnsembleWriter, source: DomainSource, image: DomainImage) -> str:
-    """Add an image; returns its name."""
-    letter = source.domain.lower()
-    name = f"{letter}{sum(known.startswith(letter) for known in store.images):04d}"
-    spacing = dict(zip("zyx", image.voxel_um))
-    written = store.create_image(name, shape=image.voxels.shape, dtype=image.voxels.dtype, spacing=spacing)
-    labels = None if image.labels is None else written.create_label(LABELS, np.uint32)
+    """Add an image that was read; returns its name."""
+    written = _write(store, source.domain, image.voxels, image.labels, image.voxel_um)
+    written.attrs |= {
+        "domain": source.domain,
+        "use": source.use,
+        "source": str(source.image.path),
+        "source_hash": image.digest,
+        "voxel_size_from": source.voxel_from,
+        "file_voxel_size_um": list(source.voxel_um),
+        "n_labels": image.n_labels,
+        "remarks": image.remarks,
+    }
+    return written.key
+
+
+def write_planted(store: EnsembleWriter, image: PlantedImage, use: str) -> str:
+    """Add an image of a planted domain, with its truth; returns its name."""
+    written = _write(store, "A", image.voxels, image.labels, image.voxel_um)
+    spheroid = written.create_label("spheroid")
     for region in written.shard_regions():
-        written[region] = image.voxels[region]
-        if labels is not None and image.labels is not None:
-            labels[region] = image.labels[region]
-    if image.labels is not None:
-        columns, units = label_table(image.labels, image.voxel_um)
-        written.write_table(LABELS, columns, units)
-    written.attrs |= _attributes(source, image)
-    return name
+        spheroid[region] = image.spheroid[region]
+    written.attrs |= {
+        "domain": "A",
+        "use": use,
+        "source": "planted",
+        "source_hash": hashlib.sha256(image.voxels.astype("<u2").data).hexdigest(),
+        "voxel_size_from": "the simulation",
+        "file_voxel_size_um": list(image.voxel_um),
+        "n_labels": int(np.count_nonzero(np.unique(image.labels))),
+        "remarks": image.warnings,
+        "planted": image.facts,
+    }
+    return written.key
+
+
+def _write(
+    store: EnsembleWriter, domain: str, voxels: NDArray, labels: NDArray[np.uint32] | None, voxel_um: Size3
+) -> MemberWriter:
+    letter = domain.lower()
+    name = f"{letter}{sum(known.startswith(letter) for known in store.images):04d}"
+    written = store.create_image(name, shape=voxels.shape, dtype=voxels.dtype, spacing=dict(zip("zyx", voxel_um)))
+    label = None if labels is None else written.create_label(LABELS, np.uint32)
+    for region in written.shard_regions():
+        written[region] = voxels[region]
+        if label is not None and labels is not None:
+            label[region] = labels[region]
+    if labels is not None and labels.any():
+        written.write_table(LABELS, *label_table(labels, voxel_um))
+    return written
 
 
 def remark_differences(store: EnsembleWriter) -> list[str]:
@@ -66,19 +104,6 @@ def remark_differences(store: EnsembleWriter) -> list[str]:
                 f"the {word} images are of different types ({', '.join(kinds)}): their grey values may differ."
             )
     return lines
-
-
-def _attributes(source: DomainSource, image: DomainImage) -> dict[str, Any]:
-    return {
-        "domain": source.domain,
-        "use": source.use,
-        "source": str(source.image.path),
-        "source_hash": image.digest,
-        "voxel_size_from": source.voxel_from,
-        "file_voxel_size_um": list(source.voxel_um),
-        "n_labels": image.n_labels,
-        "remarks": image.remarks,
-    }
 
 
 def labelled_images(store: StoreReader) -> list[str]:
