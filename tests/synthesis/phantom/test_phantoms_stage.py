@@ -88,7 +88,7 @@ def test_what_is_read_back_is_what_was_built(tiny: Path) -> None:
     inside = found.region.distance(found.table.centre.numpy())
     assert inside.max() < 0
     assert np.all(found.table.centre.numpy() < found.region.field_um)
-    columns, units = read_tsv(tiny / "nuclei.tsv")
+    columns, units = read_tsv(tiny / "placed_nuclei.tsv")
     assert len(columns["label_id"]) == sum(read_phantom(open_store(tiny / "phantoms.zarr"), n).table.n for n in (0, 1))
     assert units["volume_um3"] == "um^3"
     of_one = columns["spheroid"] == 1
@@ -137,7 +137,7 @@ def test_bad_input_is_refused_and_nothing_written(keys: dict[str, Any], words: l
         RUNS.run(write_dataset(tmp_path, values), tmp_path, "phantoms")
     assert all(word in str(error.value) for word in words), str(error.value)
     assert not (tmp_path / "phantoms.zarr").exists()
-    assert not (tmp_path / "nuclei.tsv").exists()
+    assert not (tmp_path / "placed_nuclei.tsv").exists()
 
 
 def test_a_density_that_is_not_reached_is_warned_of(tmp_path: Path) -> None:

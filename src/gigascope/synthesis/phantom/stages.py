@@ -54,7 +54,7 @@ def _libraries(ctx: Context, cfg: config.Phantoms) -> dict[str, Library]:
     config.Phantoms,
     inputs={},
     optional_inputs={"prototypes": Kind.STORE},
-    outputs={"phantoms": Kind.STORE, "nuclei": Kind.TABLE},
+    outputs={"phantoms": Kind.STORE, "placed_nuclei": Kind.TABLE},
     estimate=plan.estimate_phantoms,
     scatter=Scatter(open_phantoms, place_spheroid, estimate=plan.estimate_phantoms_job, unit="spheroid"),
     files=source.named_files,
@@ -75,4 +75,4 @@ def phantoms(ctx: Context, cfg: config.Phantoms) -> None:
                      item, facts["n_nuclei"], reached, clip, facts["iterations"])  # fmt: skip
     write_crops(store, all_crops(_libraries(ctx, cfg)))
     store.attrs |= {"n_spheroids": len(found), "voxel_um": list(cfg.placement.voxel_um)}
-    ctx.write_table("nuclei", *all_nuclei(found))
+    ctx.write_table("placed_nuclei", *all_nuclei(found))
