@@ -24,6 +24,8 @@ MODULES: dict[str, tuple[str, ...]] = {
         "gigascope.report.stages",
     ),
     "synthesis": (
+        "gigascope.synthesis.domain.stages",
+        "gigascope.synthesis.prototypes.stages",
         "gigascope.synthesis.phantom.stages",
         "gigascope.synthesis.simulation.stages",
         "gigascope.synthesis.adaptation.stages",

@@ -52,7 +52,7 @@ CHAINS = {
     "topography": [
         *("synth", "ingest", "register", "calibrate", "train", "infer", "mosaic", "tiff", "mesh", "evaluate", "report")
     ],
-    "synthesis": ["phantoms", "simulate", "train", "infer", "evaluate", "report"],
+    "synthesis": ["ingest", "prototypes", "phantoms", "simulate", "train", "infer", "evaluate", "report"],
 }
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gigascope.config.synthesis_phantoms import Phantoms
 
 from gigascope.config.dataset import parse_dataset
 from gigascope.config.section import dump
+from gigascope.config.synthesis_phantoms import Phantoms
 from gigascope.config.synthesis_simulate import Simulate
 from gigascope.errors import UserError
 from gigascope.runtime.context import Context
