@@ -92,8 +92,8 @@ class SynthesisInputs(Section):
     folders: str | None = Field(
         None,
         description=(
-            "folder with trainA and inferenceA (real images), trainB and inferenceB (naive images, instead of "
-            "simulated ones), each searched for images at any depth; <name>_label beside an image is its label image"
+            "folder with trainA and inferenceA (real images), trainB and inferenceB (naive images, kept beside them), "
+            "each searched for images at any depth; <name>_label beside an image is its label image"
         ),
     )
     planted: Planted | None = Field(None, description="simulate the real images too, with another microscope")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class Domain:
 
     @staticmethod
     def open(path: Path, *, labelled: bool = False) -> Domain:
-        """From the ensemble at `path`.
+        """From the ensemble at `path`; of real images those for training, naive ones of the user's beside them are none.
 
         Parameters
         ----------
@@ -88,13 +89,17 @@ class Domain:
         store = open_store(path)
         if not store.images:
             raise UserError("holds no images.", where=path, do="Give an ensemble of images, as ingest writes it.")
-        images = [store.image(name) for name in store.images]
-        volumes = tuple(_volume(image, name, labelled) for image, name in zip(images, store.images))
+        names = [name for name in store.images if _to_train(store.image(name).attrs)]
+        if not names:
+            what = f"holds {len(store.images)} images, none of which is for training."
+            raise UserError(what, where=path, do="Set use: train for some of the images under inputs.real.")
+        images = [store.image(name) for name in names]
+        volumes = tuple(_volume(image, name, labelled) for image, name in zip(images, names))
         voxels = [_voxel(image) for image in images]
         dtypes = {volume.image.dtype for volume in volumes}
-        for name, voxel in zip(store.images, voxels):
+        for name, voxel in zip(names, voxels):
             if not _alike(voxel, voxels[0]):
-                what = f"{name} has voxels of {_edges(voxel)}, {store.images[0]} of {_edges(voxels[0])} micrometres."
+                what = f"{name} has voxels of {_edges(voxel)}, {names[0]} of {_edges(voxels[0])} micrometres."
                 raise UserError(what, where=path, do="Images of one domain need one voxel size: resample them.")
         if len(dtypes) > 1:
             names = " and ".join(sorted(dtype.name for dtype in dtypes))
@@ -115,6 +120,11 @@ class Domain:
     def n_crops(self, crop: tuple[int, int, int]) -> int:
         """Crops that do not overlap."""
         return sum(int(np.prod([n // c for n, c in zip(volume.shape, crop)])) for volume in self.volumes)
+
+
+def _to_train(attrs: Mapping[str, Any]) -> bool:
+    """Images that are kept out of training are there to compare with; cultures say nothing of all this."""
+    return attrs.get("domain", "A") == "A" and attrs.get("use", "train") == "train"
 
 
 def check_domains(real: Domain, cultures: Domain, crop: tuple[int, int, int], least: tuple[int, int, int]) -> None:
