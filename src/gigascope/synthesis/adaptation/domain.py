@@ -76,7 +76,7 @@ class Domain:
 
     @staticmethod
     def open(path: Path, *, labelled: bool = False) -> Domain:
-        """From the ensemble at `path`; of real images those for training, naive ones of the user's beside them are none.
+        """From the ensemble at `path`: cultures, or those of the real images that are for training.
 
         Parameters
         ----------
@@ -89,17 +89,17 @@ class Domain:
         store = open_store(path)
         if not store.images:
             raise UserError("holds no images.", where=path, do="Give an ensemble of images, as ingest writes it.")
-        names = [name for name in store.images if _to_train(store.image(name).attrs)]
-        if not names:
+        chosen = [name for name in store.images if _to_train(store.image(name).attrs)]
+        if not chosen:
             what = f"holds {len(store.images)} images, none of which is for training."
             raise UserError(what, where=path, do="Set use: train for some of the images under inputs.real.")
-        images = [store.image(name) for name in names]
-        volumes = tuple(_volume(image, name, labelled) for image, name in zip(images, names))
+        images = [store.image(name) for name in chosen]
+        volumes = tuple(_volume(image, name, labelled) for image, name in zip(images, chosen))
         voxels = [_voxel(image) for image in images]
         dtypes = {volume.image.dtype for volume in volumes}
-        for name, voxel in zip(names, voxels):
+        for name, voxel in zip(chosen, voxels):
             if not _alike(voxel, voxels[0]):
-                what = f"{name} has voxels of {_edges(voxel)}, {names[0]} of {_edges(voxels[0])} micrometres."
+                what = f"{name} has voxels of {_edges(voxel)}, {chosen[0]} of {_edges(voxels[0])} micrometres."
                 raise UserError(what, where=path, do="Images of one domain need one voxel size: resample them.")
         if len(dtypes) > 1:
             names = " and ".join(sorted(dtype.name for dtype in dtypes))
