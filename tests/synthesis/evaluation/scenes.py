@@ -89,9 +89,9 @@ def nuclei_table(volume: Volume) -> dict[str, Any]:
     return {
         "label_id": ids.astype(np.int64),
         "volume_um3": counts * float(np.prod(VOXEL)),
-        "z_um": places[:, 0],
-        "y_um": places[:, 1],
-        "x_um": places[:, 2],
+        "centroid_z": places[:, 0],
+        "centroid_y": places[:, 1],
+        "centroid_x": places[:, 2],
         "depth_um": places[:, 0],
         "clip_fraction": np.zeros(len(ids)),
         "class": np.where(ids % 4 == 0, 4, 1).astype(np.int64),
