@@ -70,7 +70,16 @@ class Evaluate(Section):
         min_length=1,
         description="overlaps (intersection over union) from which on a nucleus counts as found",
     )
-    nucleus_um: PositiveFloat = Field(9.5, description="expected diameter of a nucleus, micrometres, for the segmenter")
+    segmenter: Literal["classical", "network"] = Field(
+        "classical",
+        description=(
+            "what finds nuclei in every kind of images: `classical`, a threshold of each slice and a watershed, the "
+            "same for all; `network`, the one that learned beside the adaptation"
+        ),
+    )
+    nucleus_um: PositiveFloat = Field(
+        9.5, description="expected diameter of a nucleus, micrometres, for the classical segmenter"
+    )
     max_segmented: PositiveInt = Field(
         2**24, description="voxels of each kind of images that are segmented; of larger ones the middle"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ import torch
 from gigascope.config.dataset import parse_dataset
 from gigascope.config.synthesis_evaluate import Downstream, Edge, Evaluate, Wasserstein
 from gigascope.errors import UserError
-from gigascope.metrics.detection import detection
-from gigascope.metrics.overlap import count_overlaps
 from gigascope.runtime.rng import generator
 from gigascope.runtime.run import run_stage
 from gigascope.store.open import open_store
 from gigascope.store.table import read_tsv
-from gigascope.synthesis.adaptation.segmenter import Segmenter, targets_of
+from gigascope.synthesis.adaptation.architecture import Architecture
+from gigascope.synthesis.adaptation.mapping import Mapping
+from gigascope.synthesis.adaptation.segmenter import Segmenter
+from gigascope.synthesis.adaptation.stored import Adaptation
 from gigascope.synthesis.evaluation import plan as estimates
-from gigascope.synthesis.evaluation.downstream import Lesson, NetworkLearner, NetworkSegmenter, downstream
+from gigascope.synthesis.evaluation.downstream import Lesson, NetworkLearner, downstream
 from gigascope.synthesis.evaluation.labels import LABELS, TABLES
 from gigascope.synthesis.evaluation.stages import _plan
 from gigascope.synthesis.evaluation.tiles import Grey
@@ -80,7 +82,7 @@ def test_images_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
 
 
 def test_every_key_reaches_the_plan() -> None:
-    """What each part of the plan does is in test_evaluation.py and in tests/metrics."""
+    """What each part of the plan does is in test_evaluation.py; of `segmenter` see below."""
     before = _plan(Evaluate())
     changed: dict[str, Any] = {
         "tile": (8, 64, 64),
@@ -101,7 +103,7 @@ def test_every_key_reaches_the_plan() -> None:
         "wasserstein": (Wasserstein, {"closing_um": 5.0, "closing": 3, "erosion": 1}),
         "downstream": (Downstream, {"steps": 2, "seeds": 1}),
     }
-    assert set(changed) | set(nested) == set(Evaluate.model_fields)
+    assert set(changed) | set(nested) | {"segmenter"} == set(Evaluate.model_fields)
     for key, value in changed.items():
         assert _plan(Evaluate(**{key: value})) != before, key
     for section, (model, keys) in nested.items():
@@ -114,7 +116,7 @@ def test_networks_learn_from_each_kind_and_from_both() -> None:
     """A few steps on tiny crops: what comes out need not be good, but must be of the right kind and repeatable."""
     lessons = [Lesson(make_set(k, [n], shape=(12, 48, 48)), Grey(100, 300)) for n, k in enumerate(("naive", "adapted"))]
     test = Lesson(make_set("real", [5], shape=(12, 48, 48)), Grey(100, 300))
-    learner = NetworkLearner(2, (8, 16, 16), 9.0, torch.device("cpu"), base=4)
+    learner = NetworkLearner(2, (8, 16, 16), torch.device("cpu"), base=4)
 
     def run(lessons: list[Lesson]) -> list[Any]:
         return downstream(
@@ -134,31 +136,30 @@ def test_networks_learn_from_each_kind_and_from_both() -> None:
     assert run(lessons[:1])[0].scores[0].detection == found[0].scores[0].detection
 
 
-def test_instances_follow_from_what_a_perfect_network_says() -> None:
-    volume = make_set("real", [1], shape=(16, 64, 64)).volumes[0]
-    said = targets_of(volume.labels, VOXEL)[:2]
-    said[0] = 10 * said[0] - 5
-    segment = NetworkSegmenter(Segmenter(2), Grey(0, 1), 9.0, torch.device("cpu"))
-    found = detection(count_overlaps(volume.labels, segment._instances(said, VOXEL)))
-    # nuclei that the border cuts have their centre elsewhere
-    assert found.det > 0.9
-    assert found.seg > 0.9
+def test_network_of_the_adaptation_segments_each_kind_on_its_scale(tmp_path: Path) -> None:
+    from gigascope.synthesis.evaluation import opened
+
+    volume = make_set("naive", [1], shape=(8, 32, 32)).volumes[0]
+    found = Adaptation(Architecture(), None, Segmenter(2), Mapping(0, 9), Mapping(1, 8), VOXEL, False, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gigascope.synthesis.adaptation.stored.read_adaptation", lambda path: found)
+        segmenter = opened.network_segmenter(tmp_path / "network.pt", torch.device("cpu"))
+        assert [segmenter(key).grey for key in ("naive", "adapted", "real")] == [Mapping(1, 8)] + [Mapping(0, 9)] * 2
+        assert segmenter("naive")(volume, volume.whole()).shape == volume.shape
+        patch.setattr(
+            "gigascope.synthesis.adaptation.stored.read_adaptation", lambda path: replace(found, segmenter=None)
+        )
+        with pytest.raises(UserError, match="holds no segmenter"):
+            opened.network_segmenter(tmp_path / "network.pt", torch.device("cpu"))
+    with pytest.raises(UserError, match="there is none"):
+        opened.network_segmenter(None, torch.device("cpu"))
 
 
-def test_network_sees_the_same_in_windows_as_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gigascope.synthesis.evaluation import downstream as module
-
-    lesson = Lesson(make_set("naive", [0], shape=(8, 64, 64)), Grey(100, 300))
-    segment = NetworkLearner(1, (8, 16, 16), 9.0, torch.device("cpu"), base=4)(
-        [lesson], lesson.grey, generator(0, "x"), 0
-    )
-    volume = lesson.images.volumes[0]
-    seen: list[Any] = []
-    monkeypatch.setattr(module.NetworkSegmenter, "_instances", lambda self, said, voxel: seen.append(said) or said)
-    for window in ((32, 192, 192), (4, 32, 40)):
-        monkeypatch.setattr(module, "WINDOW", window)
-        segment(volume, volume.whole())
-    np.testing.assert_allclose(seen[0], seen[1], atol=1e-4)
+def test_stage_asks_for_the_network_that_its_key_names(tmp_path: Path) -> None:
+    stores = write_stores(tmp_path, real=False, adapted=False, n=1)
+    config = write_config(tmp_path, segmenter="network")
+    with pytest.raises(UserError, match=r"evaluate.segmenter: asks for a network"):
+        run_stage("synthesis.evaluate", config, stores, outputs(tmp_path))
 
 
 def test_estimate_grows_with_what_is_measured() -> None:

@@ -6,30 +6,26 @@ real images with labels says what each kind is worth.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from gigascope.synthesis.adaptation.segmenter import Segmenter, Targets, segmenter_loss, targets_of
+from gigascope.synthesis.adaptation.loader import Crops
+from gigascope.synthesis.adaptation.mapping import Mapping
+from gigascope.synthesis.adaptation.segmentation import Fit, fit_segmenter, segment
+from gigascope.synthesis.adaptation.segmenter import BASE, Segmenter, Targets, targets_of
 from gigascope.synthesis.evaluation.scores import Scores, Segment, score, segment_set
-from gigascope.synthesis.evaluation.segmenting import LEAST, peaks, without_specks
 from gigascope.synthesis.evaluation.tiles import Grey
 from gigascope.synthesis.evaluation.volumes import ImageSet, Region, Volume
 
 Progress = Callable[..., Iterable[Any]]
-RATE, BATCH = 1e-3, 2
+BATCH = 2
 # Crops are drawn again, so many times at most, until one shows this share of nuclei.
 TRIES, LEAST_SHARE = 8, 0.02
-# Of an expected nucleus' diameter: how near two centres may lie; centre distance below which a peak is none.
-APART, LEAST_PEAK = 0.4, 0.3
-# Voxels (z, y, x) that go through the network at once.
-WINDOW = (32, 192, 192)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,47 +51,40 @@ class NetworkLearner:
     ----------
     steps : of training
     crop : voxels (z, y, x)
-    nucleus_um : expected diameter
     device : where it computes
     base : channels of the first level
     """
 
     steps: int
     crop: tuple[int, int, int]
-    nucleus_um: float
     device: torch.device
-    base: int = 16
+    base: int = BASE
 
     def __call__(self, lessons: Sequence[Lesson], test: Grey, random: np.random.Generator, seed: int) -> Segment:
         """Train a network from scratch; see :class:`Learner`."""
+        fit = Fit(self.steps, seed, base=self.base)
         voxel = lessons[0].images.voxel_um
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = Segmenter(self.base, flat=voxel[0] > 1.5 * voxel[2]).to(self.device)
-        optimiser = torch.optim.Adam(network.parameters(), RATE)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: 1.0 - k / max(1, self.steps))
-        for _ in range(self.steps):
-            image, targets = self._batch(lessons, random)
-            loss = segmenter_loss(network(image), targets)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-        return NetworkSegmenter(network.eval(), test, self.nucleus_um, self.device)
+        network, _ = fit_segmenter(self._crops(lessons, random), fit, voxel, self.device)
+        return NetworkSegmenter(network, Mapping(test.low, test.high), self.device)
 
-    def _batch(self, lessons: Sequence[Lesson], random: np.random.Generator) -> tuple[torch.Tensor, Targets]:
-        images, targets = [], []
-        for _ in range(BATCH):
-            lesson = lessons[int(random.integers(len(lessons)))]
-            volumes = lesson.images.labelled
-            volume = volumes[int(random.integers(len(volumes)))]
-            region, labels = self._crop(volume, random)
-            flips = [k for k in (1, 2) if random.random() < 0.5]
-            images.append(np.flip(lesson.grey(volume.read(region)), tuple(flips)).copy())
-            targets.append(np.flip(targets_of(labels, volume.voxel_um), tuple(k + 1 for k in flips)).copy())
-        found = torch.from_numpy(np.stack(targets)).to(self.device)
-        parts = Targets(found[:, :1], found[:, 1:2], found[:, 2:])
-        return torch.from_numpy(np.stack(images)[:, None]).to(self.device), parts
+    def _crops(self, lessons: Sequence[Lesson], random: np.random.Generator) -> Iterator[Crops]:
+        """Batches of crops of all lessons alike, some mirrored in the plane, without end."""
+        while True:
+            images, targets = [], []
+            for _ in range(BATCH):
+                lesson = lessons[int(random.integers(len(lessons)))]
+                volumes = lesson.images.labelled
+                volume = volumes[int(random.integers(len(volumes)))]
+                region, labels = self._crop(volume, random)
+                flips = [k for k in (1, 2) if random.random() < 0.5]
+                image = Mapping(lesson.grey.low, lesson.grey.high).apply(volume.read(region))
+                images.append(np.flip(image, tuple(flips)).copy())
+                found = targets_of(labels, volume.voxel_um)
+                targets.append(np.flip(found, tuple(k + 1 for k in flips)).copy())
+            t = torch.from_numpy(np.stack(targets))
+            image_batch = torch.from_numpy(np.stack(images)[:, None])
+            depth = torch.zeros(BATCH, 1, image_batch.shape[2], 1, 1)
+            yield Crops(image_batch, depth, Targets(t[:, :1], t[:, 1:2], t[:, 2:]))
 
     def _crop(self, volume: Volume, random: np.random.Generator) -> tuple[Region, NDArray]:
         size = [min(c, n) for c, n in zip(self.crop, volume.shape)]
@@ -116,45 +105,22 @@ class NetworkSegmenter:
     ----------
     network : of the adaptation, or of :class:`NetworkLearner`
     grey : scale of the images that are segmented
-    nucleus_um : expected diameter
     device : where it computes
     """
 
     network: Segmenter
-    grey: Grey
-    nucleus_um: float
+    grey: Mapping
     device: torch.device
 
-    @torch.no_grad()
     def __call__(self, volume: Volume, region: Region) -> NDArray[np.int32]:
-        """(z, y, x) labels of a region, by windows with what the network sees around them."""
-        shape = [r.stop - r.start for r in region]
-        said = np.empty((2, *shape), np.float32)
-        for corner in np.ndindex(*(-(-n // w) for n, w in zip(shape, WINDOW))):
-            inner = [slice(c * w, min((c + 1) * w, n)) for c, w, n in zip(corner, WINDOW, shape)]
-            step = self.network.stride
-            # windows start on the lattice of the coarsest level, so that they give what the whole gives
-            outer = [
-                slice(max(0, (i.start - r) // s * s), min(n, i.stop + r))
-                for i, r, s, n in zip(inner, self.network.reach, step, shape)
-            ]
-            read = tuple(slice(o.start + r.start, o.stop + r.start) for o, r in zip(outer, region))
-            image = torch.from_numpy(self.grey(volume.read((read[0], read[1], read[2]))))[None, None]
-            answer = self.network(image.to(self.device))[0].cpu().numpy()
-            cut = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer))
-            said[(slice(None), *inner)] = answer[(slice(None), *cut)]
-        return self._instances(said, volume.voxel_um)
+        """(z, y, x) labels of a region, as if there were nothing around it."""
 
-    def _instances(self, said: NDArray[np.float32], voxel_um: tuple[float, float, float]) -> NDArray[np.int32]:
-        from skimage.segmentation import watershed
+        def read(part: tuple[slice, ...]) -> NDArray[np.float32]:
+            z, y, x = (slice(r.start + p.start, r.start + p.stop) for r, p in zip(region, part))
+            return self.grey.apply(volume.read((z, y, x)))
 
-        mask = said[0] > 0
-        if not mask.any():
-            return np.zeros(mask.shape, np.int32)
-        near = ndimage.gaussian_filter(said[1], [0.06 * self.nucleus_um / v for v in voxel_um])
-        seeds = peaks(near, mask & (near > LEAST_PEAK), voxel_um, APART * self.nucleus_um)
-        found = watershed(-near, seeds, mask=mask).astype(np.int32)
-        return without_specks(found, LEAST * math.pi / 6 * self.nucleus_um**3 / math.prod(voxel_um))
+        z, y, x = (r.stop - r.start for r in region)
+        return segment(read, (z, y, x), self.network.to(self.device), volume.voxel_um, self.device)
 
 
 @dataclass(frozen=True)

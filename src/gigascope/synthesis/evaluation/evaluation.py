@@ -102,7 +102,7 @@ class Evaluation:
     real : images that they should look like; none: there are none
     adapted : what a network made of the simulated ones, with their labels
     plan : what is measured
-    segmenter : finds nuclei in images of a set, by its scale; none: the classical one
+    segmenter : finds nuclei in images of a kind, by its key; none: the classical one
     learner : for networks that learn from the images; none: none is trained
     test : real images with labels for those networks; none: all of `real` with labels
     classes : by name of a simulated image: class of each label
@@ -122,7 +122,7 @@ class Evaluation:
         *,
         plan: Plan,
         random: Callable[..., np.random.Generator],
-        segmenter: Callable[[Grey], Segment] | None = None,
+        segmenter: Callable[[str], Segment] | None = None,
         learner: Learner | None = None,
         test: ImageSet | None = None,
         classes: Mapping[str, Mapping[int, int]] | None = None,
@@ -206,7 +206,7 @@ class Evaluation:
             if not images.labelled:
                 out.notes.append(f"The {images.title} images have no labels: no scores of a segmenter on them.")
                 continue
-            segment = self._segmenter(out.scales[key])
+            segment = self._segmenter(key)
             out.found[key] = segment_set(images, segment, self._plan.max_segmented, progress)
             classes = self._classes if key != REAL else None
             if any(f.overlaps.references.ids.size for f in out.found[key]):

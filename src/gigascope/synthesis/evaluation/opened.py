@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gigascope.errors import UserError
 from gigascope.synthesis.evaluation.volumes import ADAPTED, NAIVE, REAL, ImageSet, open_set, paired
 
 if TYPE_CHECKING:
+    import torch
+
     from gigascope.store.open import StoreReader
+    from gigascope.synthesis.evaluation.scores import Segment
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,3 +57,27 @@ def open_sets(stores: Mapping[str, StoreReader]) -> Sets:
             test = ImageSet(REAL, tuple(kept)) if kept else None
     adapted = paired(naive, open_set(ADAPTED, stores[ADAPTED])) if ADAPTED in stores else None
     return Sets(naive, real, adapted, test)
+
+
+def network_segmenter(path: Path | None, device: torch.device) -> Callable[[str], Segment]:
+    """The segmenter that learned beside an adaptation, for each kind of images on the scale that it was trained on.
+
+    Parameters
+    ----------
+    path : file of the adaptation; none: there is none
+
+    Raises
+    ------
+    UserError : no such file, or one without a segmenter
+    """
+    from gigascope.synthesis.adaptation.stored import read_adaptation
+    from gigascope.synthesis.evaluation.downstream import NetworkSegmenter
+
+    do = "Set evaluate.segmenter: classical, or train with train.weights.label above 0."
+    if path is None:
+        raise UserError("asks for a network that was trained, and there is none.", where="evaluate.segmenter", do=do)
+    found = read_adaptation(path)
+    network, real, cultures = found.segmenter, found.real, found.cultures
+    if network is None or real is None or cultures is None:
+        raise UserError("holds no segmenter.", where=path, do=do)
+    return lambda key: NetworkSegmenter(network, cultures if key == NAIVE else real, device)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     "synthesis.evaluate",
     config.Evaluate,
     inputs={"cultures": Kind.STORE},
-    optional_inputs={"real": Kind.STORE, "adapted": Kind.STORE},
+    optional_inputs={"real": Kind.STORE, "adapted": Kind.STORE, "network": Kind.FILE},
     outputs={"metrics": Kind.FILE, "evaluation": Kind.STORE, **dict.fromkeys(TABLES, Kind.TABLE)},
     estimate=plan.estimate_evaluate,
     gpu=True,
@@ -31,7 +31,7 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
     from gigascope.synthesis.evaluation.evaluation import Evaluation, picture_planes
     from gigascope.synthesis.evaluation.labels import entries
     from gigascope.synthesis.evaluation.nuclei import classes, histograms
-    from gigascope.synthesis.evaluation.opened import open_sets
+    from gigascope.synthesis.evaluation.opened import network_segmenter, open_sets
     from gigascope.synthesis.evaluation.tables import all_tables
     from gigascope.synthesis.evaluation.values import values
     from gigascope.synthesis.evaluation.warnings import warnings
@@ -41,11 +41,14 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
     cultures = stores["cultures"]
     nuclei = {n: cultures.image(n).table("nuclei") for n in cultures.images if "nuclei" in cultures.image(n).tables}
     options: dict[str, Any] = {}
+    if cfg.segmenter == "network":
+        path = ctx.input_path("network") if ctx.has("network") else None
+        options["segmenter"] = network_segmenter(path, ctx.device)
     if cfg.downstream.steps:
         from gigascope.synthesis.evaluation.downstream import NetworkLearner
 
         of = cfg.downstream
-        options["learner"] = NetworkLearner(of.steps, of.crop, cfg.nucleus_um, ctx.device)
+        options["learner"] = NetworkLearner(of.steps, of.crop, ctx.device)
     found = Evaluation(
         sets.naive,
         sets.real,
@@ -69,6 +72,7 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
         "tile": list(found.tile),
         "scales": {key: [grey.low, grey.high] for key, grey in found.scales.items()},
         "images": found.sizes,
+        "segmenter": cfg.segmenter,
     }
     numbers = values(found)
     said = warnings(numbers)
