@@ -63,6 +63,8 @@ def test_pictures_come_first_and_have_words(page, checked):
     assert words[:3] == [f"{k} image: x–y slice through the middle" for k in ("Real", "Simulated", "Adapted")]
     assert words[3:6] == [f"{k} image: x–z slice through the middle" for k in ("Real", "Simulated", "Adapted")]
     assert "Adapted image: x–y slice through the middle, labels outlined" in words
+    for said in ("Crop 1, simulated", "Crop 2, step 150", "A real crop to compare crop 2 with"):
+        assert said in words, said
     assert "Real image: x–y slice through the middle, what the segmenter found outlined" in words
     assert page.index("data:image/webp") < page.index('class="tiles"')
 
@@ -120,7 +122,7 @@ def test_simulated_images_alone_have_a_page_without_what_needs_others(alone):
 
 def test_picture_size_follows_the_config(evaluated_cultures, synthesis_result_of):
     small = Checked(synthesis_page(synthesis_result_of(evaluated_cultures), 96))
-    assert max(int(shown["width"]) for shown in small.pictures) <= 63
+    assert max(int(shown["width"]) for shown in small.pictures) <= 64
 
 
 def test_outline_is_the_inner_border_of_every_label():

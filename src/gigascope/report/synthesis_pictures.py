@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gigascope.report.figures import Plane, picture
-from gigascope.report.page import Html, figure, grid, join
+from gigascope.report.page import Html, figure, grid, heading, join, tag
 from gigascope.report.synthesis_result import NAIVE, NM_PER_UM, REAL, TITLES
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ F32 = NDArray[np.float32]
 SHARE = 0.65
 # What is shown black and white, between the percentiles of a set: haze and the brightest nuclei are to be seen.
 WINDOW = (-0.02, 0.9)
+# Crops of a training that are shown, and moments.
+MOST_CROPS, MOST_MOMENTS = 3, 4
 
 
 def montage(result: SynthesisResult, picture_px: int) -> Html:
@@ -46,6 +48,28 @@ def found(result: SynthesisResult, picture_px: int) -> Html:
         return Html("")
     what = "Outlines of what the segmenter found in the slices above; it is the same for all kinds of images."
     return figure(grid(*shown, columns="three" if len(result.sets) > 2 else "two"), what)
+
+
+def crops(result: SynthesisResult) -> Html:
+    """What the network made of some crops in the course of its training."""
+    store = result.stores.get("training")
+    moments = [int(m) for m in (store.attrs.get("moments") or [])] if store is not None else []
+    if store is None or not moments:
+        return Html("")
+    naive, real, adapted = (np.asarray(store.member(n)[...], np.float32) for n in ("naive", "real", "adapted"))
+    chosen = np.unique(np.linspace(0, len(moments) - 1, min(MOST_MOMENTS, len(moments))).round().astype(int))
+    rows = []
+    for n in range(min(MOST_CROPS, len(naive))):
+        shown = [_crop(naive[n], "simulated", f"Crop {n + 1}, simulated")]
+        shown += [_crop(adapted[k, n], f"step {moments[k]}", f"Crop {n + 1}, step {moments[k]}") for k in chosen]
+        if n < len(real):
+            shown.append(_crop(real[n], "a real one", f"A real crop to compare crop {n + 1} with"))
+        rows.append(tag("div", *shown, class_="grid small"))
+    caption = (
+        "Middle slices of crops: as simulated, what the network made of them in the course of the training, and a crop "
+        "of a real image, which shows other nuclei."
+    )
+    return join([heading("Crops"), figure(tag("div", *rows, class_="grid"), caption)])
 
 
 def outlines(labels: NDArray) -> NDArray[np.bool_]:
@@ -90,3 +114,8 @@ def _caption(result: SynthesisResult) -> str:
     elif result.sets == [NAIVE]:
         text = "Slice through the middle of the first simulated image, x to the right."
     return text
+
+
+def _crop(values: F32, name: str, alt: str) -> Html:
+    """A crop between -1 and 1, as the networks see it."""
+    return picture(Plane(values, (1.0, 1.0)), (-1.0, 0.9), alt=alt, name=name, bar=False)

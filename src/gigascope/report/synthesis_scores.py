@@ -78,7 +78,7 @@ def training(result: SynthesisResult) -> Html:
                 height=200,
             )
         )
-    return grid(*blocks, columns="three")
+    return join([heading("Losses"), grid(*blocks, columns="three")]) if blocks else Html("")
 
 
 def _map(result: SynthesisResult) -> Html:

@@ -147,8 +147,13 @@ def outputs(folder: Path) -> dict[str, Path]:
 def write_training(path: Path) -> Path:
     """A training that is made up."""
     from gigascope.store.create import create_store
+    from gigascope.store.plan import ShardPlan
 
     store = create_store(path)
+    for name, shape in (("naive", (2, 24, 32)), ("real", (2, 24, 32)), ("adapted", (3, 2, 24, 32))):
+        values = np.random.default_rng(len(shape)).uniform(-1, 1, shape).astype(np.float32)
+        store.create_member(name, ShardPlan(shape, 4, shape, shape), np.float32)[...] = values
+    store.attrs |= {"method": "cyclegan3d", "steps": 300, "moments": [0, 150, 300]}
     step = np.arange(0, 300, 3)
     random = np.random.default_rng(0)
     columns = {"step": step, "cycle": 2 / (1 + step / 50) + random.uniform(0, 0.1, len(step)), "label": step / 300}
