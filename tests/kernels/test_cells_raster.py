@@ -41,7 +41,7 @@ def _doubtful(table, grid, gap):
 @pytest.mark.parametrize("gap", [0.0, 0.6])
 def test_labels_and_fractions_agree_with_the_reference(rng, gap):
     table, grid = random_nuclei(rng, 12, SIZE_UM, plain=True), _grid(2)
-    doubtful = reference._by_voxel(_doubtful(table, grid, gap), 2).any(-1) | _doubtful(table, _grid(), gap)
+    doubtful = reference.by_voxel(_doubtful(table, grid, gap), 2).any(-1) | _doubtful(table, _grid(), gap)
     assert doubtful.double().mean() < 0.01
     expected, found = reference.labels(table, grid, gap, 2), cells.labels(table, ORIGIN, SHAPE, VOXEL, gap)
     assert found.dtype == torch.int32
@@ -63,7 +63,7 @@ def test_brightness_agrees_with_the_reference(rng, gap):
 
 def test_odd_subsamples_vote_as_the_reference(rng):
     table, grid = random_nuclei(rng, 9, SIZE_UM, plain=True, degree=5), _grid(3, shape=(6, 7, 11))
-    sure = ~reference._by_voxel(_doubtful(table, grid, 0.0), 3).any(-1)
+    sure = ~reference.by_voxel(_doubtful(table, grid, 0.0), 3).any(-1)
     found = cells.labels(table, ORIGIN, (6, 7, 11), VOXEL, subsample=3)
     assert torch.equal(found[sure], reference.labels(table, grid, 0.0, 3)[sure])
 

@@ -38,7 +38,7 @@ class Owners(NamedTuple):
 
 def labels(table: NucleiTable, grid: Grid, gap: float, subsample: int) -> Tensor:
     """See :func:`gigascope.kernels.cells.labels`; `grid` is that of the sub-samples."""
-    samples = _by_voxel(owners(table, grid, gap).row.reshape(grid.shape), subsample).sort(dim=-1).values
+    samples = by_voxel(owners(table, grid, gap).row.reshape(grid.shape), subsample).sort(dim=-1).values
     # how often each sample's owner owns a sample of the voxel; of equal numbers argmax takes the first, the smallest
     votes = (samples[..., None] == samples[..., None, :]).sum(-1) * (samples >= 0)
     winner = samples.gather(-1, votes.argmax(-1, keepdim=True))[..., 0]
@@ -51,7 +51,7 @@ def labels(table: NucleiTable, grid: Grid, gap: float, subsample: int) -> Tensor
 def fraction(table: NucleiTable, grid: Grid, gap: float, subsample: int) -> Tensor:
     """See :func:`gigascope.kernels.cells.fraction`; `grid` is that of the sub-samples."""
     inside = owners(table, grid, gap).row.reshape(grid.shape) >= 0
-    return _by_voxel(inside, subsample).double().mean(-1).float()
+    return by_voxel(inside, subsample).double().mean(-1).float()
 
 
 def density(table: NucleiTable, grid: Grid, gap: float) -> Tensor:
@@ -153,7 +153,7 @@ def of_voxels(grid: Grid, subsample: int) -> Grid:
     return Grid((first[0], first[1], first[2]), (shape[0], shape[1], shape[2]), (step[0], step[1], step[2]))
 
 
-def _by_voxel(samples: Tensor, subsample: int) -> Tensor:
+def by_voxel(samples: Tensor, subsample: int) -> Tensor:
     """(Z, Y, X, samples of a voxel)."""
     z, y, x = (n // subsample for n in samples.shape)
     split = samples.reshape(z, subsample, y, subsample, x, subsample)

@@ -110,7 +110,7 @@ def nuclei_table(
     crops: Tensor | None = None,
     octaves: int = 3,
 ) -> NucleiTable:
-    """Columns with their dtypes, what is left out filled in, and `reach` computed.
+    """Table on the device of `centre`: columns with their dtypes, what is left out filled in, `reach` computed.
 
     Parameters
     ----------
@@ -118,50 +118,40 @@ def nuclei_table(
     others : as in :class:`NucleiTable`, of any dtype; numbers hold for all nuclei. Without more than centres the nuclei
         are plain balls of 9.5 µm diameter and brightness 1, with their row as seed. Quaternions are normalised.
 
-    Returns
-    -------
-    A table on the device of `centre`
-
     Raises
     ------
     ShapeError : a column of another shape, semi-axes, exponents or scales that are not above zero, a texture that is no
         row of `crops`
     """
     n = centre.shape[0]
-    device = centre.device
 
-    def column(value: Tensor | float, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        given = torch.as_tensor(value, dtype=dtype, device=device)
-        return (given if given.ndim else given.expand(shape)).contiguous()
+    def column(value: Tensor | float, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        given = torch.as_tensor(value, dtype=dtype, device=centre.device)
+        return (given if given.ndim else given.expand(n, *shape)).contiguous()
 
-    turned = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(n, 4) if rotation is None else rotation
-    turned = column(turned, (n, 4), torch.float64)
-    axes = column(semi_axes, (n, 3), torch.float64)
-    power = column(exponent, (n,), torch.float64)
-    waves = column(torch.zeros(n, N_HARMONICS) if harmonics is None else harmonics, (n, N_HARMONICS), torch.float32)
-    spots = torch.zeros(n, N_NUCLEOLI, 4) if nucleoli is None else nucleoli
+    upright = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(n, 4)
+    turned = column(upright if rotation is None else rotation, dtype=torch.float64)
+    power = column(exponent, dtype=torch.float64)
     table = NucleiTable(
-        centre=(column(centre, (n, 3), torch.float64) * 1024).round() / 1024,
+        centre=(column(centre, dtype=torch.float64) * 1024).round() / 1024,
         rotation=turned / turned.norm(dim=1, keepdim=True),
-        semi_axes=axes,
+        semi_axes=column(semi_axes, 3, dtype=torch.float64),
         exponent=power,
-        harmonics=waves,
+        harmonics=column(0.0 if harmonics is None else harmonics, N_HARMONICS),
         reach=torch.zeros_like(power),
-        intensity=column(intensity, (n,), torch.float32),
-        texture_sigma=column(texture_sigma, (n,), torch.float32),
-        texture_scale=column(texture_scale, (n,), torch.float32),
-        rim=column(rim, (n,), torch.float32),
-        nucleoli=column(spots, (n, N_NUCLEOLI, 4), torch.float32),
-        seed=column(torch.arange(n) if seed is None else seed, (n,), torch.int64),
-        texture=column(torch.full((n,), -1) if texture is None else texture, (n,), torch.int32),
-        gamma=column(gamma, (n,), torch.float32),
-        crops=column(
-            torch.zeros(0, CROP, CROP, CROP) if crops is None else crops, (0, CROP, CROP, CROP), torch.float16
-        ),
+        intensity=column(intensity),
+        texture_sigma=column(texture_sigma),
+        texture_scale=column(texture_scale),
+        rim=column(rim),
+        nucleoli=column(0.0 if nucleoli is None else nucleoli, N_NUCLEOLI, 4),
+        seed=column(torch.arange(n) if seed is None else seed, dtype=torch.int64),
+        texture=column(-1 if texture is None else texture, dtype=torch.int32),
+        gamma=column(gamma),
+        crops=column(torch.zeros(0, CROP, CROP, CROP) if crops is None else crops, dtype=torch.float16),
         octaves=octaves,
     )
     check_nuclei("nuclei_table", table)
-    return table._replace(reach=reach(axes, power, waves))
+    return table._replace(reach=reach(table.semi_axes, table.exponent, table.harmonics))
 
 
 def check_nuclei(op: str, table: NucleiTable) -> None:
