@@ -10,6 +10,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/tomography.smk"
 include: "workflow/rules/compression.smk"
 include: "workflow/rules/topography.smk"
+include: "workflow/rules/synthesis.smk"
 
 
 report: "workflow/report/workflow.rst"

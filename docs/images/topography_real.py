@@ -1,4 +1,4 @@
-"""The second picture of docs/topography.md: ``python docs/images/topography_real.py RESULTS/pcb_edge RESULTS/heatsink``.
+"""The second picture of docs/topography.md: ``python docs/images/topography_real.py PCB_EDGE HEATSINK``, two results.
 
 A row for each result of one camera: its middle slice, all in focus, heights in false colours.
 """

@@ -51,6 +51,16 @@ HEADLINES = {
         "view_agreement",
         "sharpness_gain",
     ),
+    "synthesis": (
+        "nuclei_naive",
+        "det_naive",
+        "w1_real_naive",
+        "w1_real_adapted",
+        "spectrum_real_naive",
+        "spectrum_real_adapted",
+        "seg_adapted",
+        "aligned",
+    ),
 }
 # Folders under the results root that no dataset may be named after.
 RESERVED = {"scratch"}

@@ -160,6 +160,22 @@ class SynthesisDataset(_Dataset):
         """A planted domain has the phantoms and the simulation of its dataset, where it says nothing else."""
         return planted_values(values) if isinstance(values, dict) else values
 
+    @property
+    def has_real(self) -> bool:
+        """There are images whose look can be learned."""
+        inputs = self.inputs
+        return bool(inputs.real) or inputs.folders is not None or inputs.planted is not None
+
+    @property
+    def has_library(self) -> bool:
+        """Nuclei are taken out of labelled real images."""
+        return self.has_real and self.prototypes.enabled
+
+    def runs(self, stage: str) -> bool:
+        """Without real images there is nothing to read, and no look to learn."""
+        only = {"prototypes": self.has_library} | dict.fromkeys(("ingest", "train", "infer"), self.has_real)
+        return only[stage] if stage in only else super().runs(stage)
+
 
 Dataset = TomographyDataset | CompressionDataset | TopographyDataset | SynthesisDataset
 PIPELINES: dict[str, type[_Dataset]] = {
