@@ -90,7 +90,7 @@ rule synthesis_phantoms:
         records=all_records("synthesis.phantoms"),
     output:
         phantoms=store("phantoms"),
-        nuclei=result("nuclei.tsv"),
+        placed_nuclei=result("placed_nuclei.tsv"),
     log:
         result("logs/synthesis.phantoms.log"),
     benchmark:
@@ -171,6 +171,99 @@ rule synthesis_simulate:
         run("synthesis.simulate")
 
 
+rule synthesis_train:
+    input:
+        config=stage_config("synthesis.train"),
+        cultures=store("cultures"),
+        real=store("real"),
+    output:
+        network=result("network.pt"),
+        losses=report(result("losses.tsv"), **figure("synthesis_losses", "Synthesis")),
+        training=store("training"),
+        events=result("tensorboard/events.out.tfevents.0.gigascope"),
+    log:
+        result("logs/synthesis.train.log"),
+    benchmark:
+        result("benchmarks/synthesis.train.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("synthesis"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("synthesis.train")
+    resources:
+        **resources("synthesis.train"),
+    shell:
+        run("synthesis.train")
+
+
+rule synthesis_infer_open:
+    input:
+        config=stage_config("synthesis.infer"),
+        cultures=store("cultures"),
+        network=result("network.pt"),
+    output:
+        opened=temp(open_record("synthesis.infer")),
+    log:
+        result("logs/synthesis.infer/open.log"),
+    benchmark:
+        result("benchmarks/synthesis.infer/open.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("synthesis"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("synthesis.infer", "open")
+    resources:
+        **resources("synthesis.infer", "open"),
+    shell:
+        run("synthesis.infer", "open")
+
+
+rule synthesis_infer_part:
+    input:
+        config=stage_config("synthesis.infer"),
+        cultures=store("cultures"),
+        network=result("network.pt"),
+        before=records_before("synthesis.infer"),
+    output:
+        record=temp(part_record("synthesis.infer")),
+    log:
+        result("logs/synthesis.infer/round-{round}.part-{part}.log"),
+    benchmark:
+        result("benchmarks/synthesis.infer/round-{round}.part-{part}.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("synthesis"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("synthesis.infer", "part")
+    resources:
+        **resources("synthesis.infer", "part"),
+    shell:
+        run("synthesis.infer", "part")
+
+
+rule synthesis_infer:
+    input:
+        config=stage_config("synthesis.infer"),
+        cultures=store("cultures"),
+        network=result("network.pt"),
+        records=all_records("synthesis.infer"),
+    output:
+        adapted=store("adapted"),
+    log:
+        result("logs/synthesis.infer.log"),
+    benchmark:
+        result("benchmarks/synthesis.infer.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("synthesis"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("synthesis.infer")
+    resources:
+        **resources("synthesis.infer"),
+    shell:
+        run("synthesis.infer")
+
+
 rule synthesis_evaluate:
     input:
         config=stage_config("synthesis.evaluate"),
@@ -197,7 +290,7 @@ rule synthesis_evaluate:
         alignment=result("alignment.tsv"),
         shifts=result("shifts.tsv"),
         downstream=result("downstream.tsv"),
-        nuclei=result("nuclei_histograms.tsv"),
+        nuclei=result("nuclei.tsv"),
         parity=result("parity.tsv"),
     log:
         result("logs/synthesis.evaluate.log"),
@@ -234,7 +327,7 @@ rule synthesis_report:
         alignment=result("alignment.tsv"),
         shifts=result("shifts.tsv"),
         downstream=result("downstream.tsv"),
-        nuclei=result("nuclei_histograms.tsv"),
+        nuclei=result("nuclei.tsv"),
         parity=result("parity.tsv"),
         real=optional(store("real"), when="has_real"),
         prototypes=optional(store("prototypes"), when="has_library"),
