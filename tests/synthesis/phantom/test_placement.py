@@ -96,13 +96,15 @@ def test_placement_does_not_depend_on_threads() -> None:
         assert np.array_equal(one, many)
 
 
-def test_the_table_says_what_the_labels_hold() -> None:
-    recipe = Recipe(SMALL, placement=PlacementRecipe(volume_fraction=0.45))
+@pytest.mark.parametrize("gap", [0.0, 1.0])
+def test_the_table_says_what_the_labels_hold(gap: float) -> None:
+    """L3."""
+    recipe = Recipe(SMALL, placement=PlacementRecipe(volume_fraction=0.35, gap_um=gap))
     arrays, _ = build_spheroid(recipe, 2, {})
     phantom = place_phantom(recipe, 2)
     settled = settle_contacts(phantom.nuclei, recipe.placement)
     shape = [int(np.ceil(n / v)) for n, v in zip(phantom.region.field_um, (1.5, 0.5, 0.5))]
-    drawn = labels(settled.nuclei.table, (0, 0, 0), shape, (1.5, 0.5, 0.5)).numpy()
+    drawn = labels(settled.nuclei.table, (0, 0, 0), shape, (1.5, 0.5, 0.5), gap).numpy()
     ids = arrays["nuclei.label_id"]
     assert np.array_equal(ids, np.arange(1, len(ids) + 1))
     counts = np.bincount(drawn.ravel(), minlength=len(ids) + 1)[1:]

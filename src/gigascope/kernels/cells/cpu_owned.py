@@ -16,8 +16,11 @@ from gigascope.kernels.parallel import exact_inline_kernel, exact_parallel_kerne
 from gigascope.kernels.simd import take_number
 
 
-def measure(bodies: Bodies, grid: Grid, gap: float, subsample: int, wanted: Tensor) -> Owned:
-    """See :func:`gigascope.kernels.cells.owned`; rows `wanted` of the bodies, boxes from sample 0 on."""
+def measure(bodies: Bodies, own: Tensor, grid: Grid, gap: float, subsample: int, wanted: Tensor) -> Owned:
+    """See :func:`gigascope.kernels.cells.owned`; rows `wanted` of the bodies, boxes from sample 0 on.
+
+    `own` (k, 6) are the boxes of the wanted nuclei themselves: those of the bodies reach further by the gap.
+    """
     boxes = bodies.boxes.numpy()
     corner = boxes[:, ::2].min(axis=0)
     local = boxes - np.repeat(corner, 2)
@@ -30,10 +33,10 @@ def measure(bodies: Bodies, grid: Grid, gap: float, subsample: int, wanted: Tens
     arrays = (boxes, *(tensor.numpy() for tensor in (bodies.centres, bodies.rows, bodies.forms)))
     shared = (np.array(grid.step), *arrays, bodies.degree, bodies.limit, gap)
     bins = local, size, number, starts, members
-    picked = wanted.numpy()
-    work = 4 * EVALUATION * float(np.prod(boxes[picked, 1::2] - boxes[picked, ::2], axis=1).sum())
+    picked, patches = wanted.numpy(), own.numpy()
+    work = 4 * EVALUATION * float(np.prod(patches[:, 1::2] - patches[:, ::2], axis=1).sum())
     counter = np.zeros(numba.get_num_threads(), np.int64)
-    _measure(*shared, *bins, picked, subsample, counter, counts, sums, found, work=work)
+    _measure(*shared, *bins, picked, patches, corner, subsample, counter, counts, sums, found, work=work)
     voxels = torch.from_numpy(counts[:, 0].copy())
     step = torch.tensor(grid.step, dtype=torch.float64) * subsample
     centroid = (torch.from_numpy(sums) / voxels[:, None].double() + 0.5) * step
@@ -42,9 +45,9 @@ def measure(bodies: Bodies, grid: Grid, gap: float, subsample: int, wanted: Tens
 
 
 @exact_inline_kernel
-def _neighbours(i, boxes, local, size, number, starts, members, seen):
-    """Bodies whose boxes meet that of body i, itself included, ascending; `seen` marks them and is cleared."""
-    box, n = local[i], 0
+def _neighbours(box, local, size, number, starts, members, seen):
+    """Bodies whose boxes meet this one, ascending; `seen` marks them and is cleared."""
+    n = 0
     for z in range(box[0] // size[0], (box[1] - 1) // size[0] + 1):
         for y in range(box[2] // size[1], (box[3] - 1) // size[1] + 1):
             for x in range(box[4] // size[2], (box[5] - 1) // size[2] + 1):
@@ -71,23 +74,25 @@ def _neighbours(i, boxes, local, size, number, starts, members, seen):
 
 @exact_parallel_kernel
 def _measure(
-    step, boxes, centres, rows, forms, degree, limit, gap, local, size, number, starts, members, wanted, subsample,
-    counter, counts, sums, found,
+    step, boxes, centres, rows, forms, degree, limit, gap, local, size, number, starts, members, wanted,
+    patches, corner, subsample, counter, counts, sums, found,
 ):  # fmt: skip
     origin = np.zeros(3, np.int64)
     for _worker in prange(counter.size):
-        lists = np.empty(64, np.int64)
+        lists, box = np.empty(64, np.int64), np.empty(6, np.int64)
         seen, votes = np.empty(subsample**3, np.float32), np.empty(subsample**3, np.int64)
         while True:
             k = take_number(counter)
             if k >= wanted.size:
                 break
             i = wanted[k]
-            near, lists = _neighbours(i, boxes, local, size, number, starts, members, lists)
+            for side in range(6):
+                box[side] = patches[k, side] - corner[side // 2]
+            near, lists = _neighbours(box, local, size, number, starts, members, lists)
             patch = np.empty(6, np.int64)
             for axis in range(3):  # whole voxels
-                patch[axis] = boxes[i, 2 * axis] // subsample
-                patch[3 + axis] = -(-boxes[i, 2 * axis + 1] // subsample) - patch[axis]
+                patch[axis] = patches[k, 2 * axis] // subsample
+                patch[3 + axis] = -(-patches[k, 2 * axis + 1] // subsample) - patch[axis]
             first = patch[0] * subsample, patch[1] * subsample, patch[2] * subsample
             n = patch[3] * subsample, patch[4] * subsample, patch[5] * subsample
             best, second, distance, owner, dx = scratch(n, gap)

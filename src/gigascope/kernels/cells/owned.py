@@ -72,7 +72,8 @@ def owned(
         return Owned(none, none, none, torch.zeros(0, 3, dtype=torch.float64), none.reshape(0, 6))
     near = _neighbourhood(table, wanted)
     bodies = all_bodies(table.rows(near), grid, gap)
-    return cpu_owned.measure(bodies, grid, gap, subsample, torch.searchsorted(near, wanted))
+    own = all_bodies(table.rows(wanted), grid, 0.0).boxes
+    return cpu_owned.measure(bodies, own, grid, gap, subsample, torch.searchsorted(near, wanted))
 
 
 def _neighbourhood(table: NucleiTable, wanted: Tensor) -> Tensor:
