@@ -163,10 +163,12 @@ def test_stage_asks_for_the_network_that_its_key_names(tmp_path: Path) -> None:
 
 
 def test_estimate_grows_with_what_is_measured() -> None:
-    base = {"pipeline": "synthesis", "name": "x"}
-    small, large = (
-        estimates.estimate_evaluate(parse_dataset({**base, "evaluate": e}), None)  # type: ignore[arg-type]
-        for e in (SMALL, {"downstream": {"steps": 100}})
-    )
+    def estimate(evaluate: dict[str, Any], **more: Any) -> Any:
+        dataset = parse_dataset({"pipeline": "synthesis", "name": "x", "evaluate": evaluate, **more})
+        return estimates.estimate_evaluate(dataset, None)  # type: ignore[arg-type]
+
+    small, large = estimate(SMALL), estimate({"downstream": {"steps": 100}}, inputs={"planted": {"images": 2}})
     assert large.seconds > small.seconds
-    assert large.memory >= small.memory
+    assert large.memory > small.memory
+    huge = {"region": {"semi_axes_um": [500, 500, 500]}}
+    assert estimate({}, phantoms=huge).memory < 4 * 2**30

@@ -6,27 +6,43 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gigascope.runtime.resources import Estimate
+from gigascope.synthesis.simulation.geometry import image_grid
+from gigascope.synthesis.simulation.plan import field_of
 
 if TYPE_CHECKING:
     from gigascope.config.dataset import SynthesisDataset
 
-# Python with torch, SciPy and scikit-image.
-START_BYTES = 500 * 2**20
+# Python with torch, SciPy and scikit-image; measured with `gigascope run` on two images of 60 x 187 x 174 voxels.
+START_BYTES = 560 * 2**20
 # Of a voxel of a tile: image, regions, spectra and features in double precision; of one that is segmented: distances,
-# their order and labels; of a cell of the coarse grid of a spheroid: two distance transforms.
-TILE_BYTES, SEGMENTED_BYTES, CELL_BYTES = 120, 60, 20
-MOST_CELLS = 2**24
+# their order and labels; of one whose labels are kept until images are compared; of a cell of the coarse grid of a
+# spheroid: two distance transforms.
+TILE_BYTES, SEGMENTED_BYTES, KEPT_BYTES, CELL_BYTES = 120, 60, 4, 20
+MOST_CELLS, CELL_UM3 = 2**24, 8.0
+# A patch with its projections; counts of the projections of a tile, and of its intensities.
+PATCH_BYTES, PER_TILE_BYTES = 4 * (245 + 256), 256 * 256 * 4 + 3 * 1152 * 4
 TILE_VOXELS_PER_S, SEGMENTED_VOXELS_PER_S, STEP_VOXELS_PER_S = 1.5e6, 8e5, 1.5e5
 
 
 def estimate_evaluate(dataset: SynthesisDataset, header: Any) -> Estimate:
-    """Tiles one at a time, one image segmented at a time, and what is kept of all tiles."""
-    cfg = dataset.evaluate
-    tile = math.prod(cfg.tile)
-    # patches, their projections and counts of three kinds of images
-    kept = 3 * (cfg.patches * (245 + 256) * 4 + cfg.max_tiles * (256 * 256 * 4 + 3 * 1152 * 4))
-    held = START_BYTES + kept + max(tile * TILE_BYTES, cfg.max_segmented * SEGMENTED_BYTES, MOST_CELLS * CELL_BYTES)
-    seconds = 20 + 3 * (cfg.max_tiles * tile / TILE_VOXELS_PER_S + cfg.max_segmented / SEGMENTED_VOXELS_PER_S)
-    networks = 3 * cfg.downstream.seeds
+    """Tiles one at a time, one image segmented at a time, and what is kept of all tiles.
+
+    Real images count as many and as large as the simulated ones.
+    """
+    cfg, inputs = dataset.evaluate, dataset.inputs
+    grid = dataset.simulate.grid
+    field = field_of(dataset)
+    shape = image_grid(field, grid.output_voxel_um, grid.oversample, grid.field_um).shape
+    voxels, n = math.prod(shape), dataset.phantoms.n_spheroids
+    kinds = 3 if inputs.real or inputs.folders or inputs.planted else 1
+    tile = math.prod(min(t, s) for t, s in zip(cfg.tile, shape))
+    tiles = min(cfg.max_tiles, n * math.prod(-(-s // t) for s, t in zip(shape, cfg.tile)))
+    segmented = min(cfg.max_segmented, n * voxels)
+    one = min(max(1, cfg.max_segmented // n), voxels)
+    cells = min(MOST_CELLS, math.ceil(math.prod(field) / CELL_UM3))
+    kept = kinds * (cfg.patches * PATCH_BYTES + tiles * PER_TILE_BYTES + segmented * KEPT_BYTES)
+    held = START_BYTES + kept + max(tile * TILE_BYTES, one * SEGMENTED_BYTES, cells * CELL_BYTES)
+    seconds = 10 + kinds * (tiles * tile / TILE_VOXELS_PER_S + segmented / SEGMENTED_VOXELS_PER_S)
+    networks = 3 * cfg.downstream.seeds if kinds > 1 else 0
     seconds += networks * cfg.downstream.steps * 2 * math.prod(cfg.downstream.crop) / STEP_VOXELS_PER_S
     return Estimate(held, 2**30 if cfg.downstream.steps else 2**28, seconds, 10 * 2**20, 40, "tables")
