@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gigascope.config.dataset import load_dataset
+from gigascope.config.dataset import load_dataset, parse_dataset
 from gigascope.config.synthesis_adapt import Infer, Train
 from gigascope.errors import Checkpointed, UserError
 from gigascope.runtime.checkpoint import Checkpoints
@@ -291,6 +291,25 @@ def test_presets(tmp_path: Path, domains: Path) -> None:
     assert [plan.processes_of(Train(batch=4), n) for n in (0, 1, 2, 3, 4)] == [1, 1, 2, 2, 4]
     on_gpu = plan.course_of(Train(), real, cultures, 0, cuda=True)
     assert (on_gpu.means.bfloat16, on_gpu.means.recompute) == (True, True)
+
+
+def test_estimates_follow_from_sizes() -> None:
+    def estimates(**sections: Any) -> tuple[Any, Any]:
+        dataset = parse_dataset({"pipeline": "synthesis", "name": "x", **sections})
+        return plan.estimate_train(dataset, None), plan.estimate_infer(dataset, None)
+
+    usual, adapt = estimates()
+    # numbers of the specification: parameters of both generators and discriminators, multiply-adds per voxel
+    a = plan.architecture_of(Train(preset="paper"), (1.5, 0.5, 0.5))
+    assert plan.weights_of(a) == pytest.approx(2 * (34_111_489 + 11_047_873), rel=0.02)
+    assert plan.madds_of(a) == 624_512
+    assert estimates(train={"micro_batch": 1})[0].memory < 0.7 * usual.memory
+    assert estimates(train={"batch": 4})[0].memory > 1.5 * usual.memory
+    assert estimates(infer={"window": [32, 128, 128]})[1].memory < adapt.memory
+    assert estimates(train={"arch": "identity"})[0].memory < 10**9
+    # an image larger than a file needs no more memory
+    large = {"phantoms": {"region": {"semi_axes_um": [500.0, 500.0, 500.0]}}}
+    assert estimates(**large)[1].memory < 1.5 * adapt.memory
 
 
 INFER_EFFECTS: dict[str, Any] = {

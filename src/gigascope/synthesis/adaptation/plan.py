@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gigascope.config.synthesis_adapt import Infer, Train
+from gigascope.runtime.resources import Estimate
+from gigascope.store.ensemble import ensemble_plan
+from gigascope.store.pyramid import level_plans
 
 if TYPE_CHECKING:
+    from gigascope.config.dataset import SynthesisDataset
+    from gigascope.stage import JobKind
     from gigascope.synthesis.adaptation.architecture import Architecture
     from gigascope.synthesis.adaptation.course import Course
     from gigascope.synthesis.adaptation.domain import Domain
@@ -26,6 +32,23 @@ CROPS: dict[tuple[str, str], Shape] = {
     ("paper", "cyclegan3d"): (32, 256, 256),
     ("paper", "cyclegan2d"): (1, 256, 256),
 }
+# Python with torch, numba and zarr; with what trains.
+START_BYTES, TRAIN_START_BYTES = 500 * 2**20, 560 * 2**20
+# For each voxel of the crops that go through the networks at a time: what six passes of generators and two of
+# discriminators keep, and that for each channel of the first layer (8595 and 12583 bytes at widths 8 and 16, on crops
+# of 12 x 64 x 64); and a segmenter.
+STEP_BYTES, CHANNEL_BYTES, SEGMENTER_BYTES = 4600, 500, 1900
+# Of each weight: itself, gradient, two means of Adam; a running mean of those of the generators.
+WEIGHT_BYTES = 20
+# For each voxel of what a network sees in inference: 242 and 247 bytes at widths 8 and 16, on 32 x 96 x 96; in wide
+# networks three layers at full resolution.
+WINDOW_BYTES, LAYERS_BYTES = 250, 12
+# Of a voxel of a file: sums, values, blocks that are compared.
+FILE_BYTES = 12
+# While pieces of images are counted, for each thread.
+SURVEY_BYTES = 100 * 2**20
+# Multiply-adds of a generator in a second of a core, and passes of a step, forth and back.
+MADDS_PER_S, PASSES = 4e9, 20
 # Crops end at multiples of this, where they are cut down to the images.
 CROP_STEP = 4
 
@@ -145,3 +168,84 @@ def _epoch_steps(cfg: Train, n_cultures: int) -> int:
 
 def _on(asked: str, usual: bool) -> bool:
     return usual if asked == "auto" else asked == "on"
+
+
+def cultures_of(dataset: SynthesisDataset) -> tuple[Shape, tuple[float, float, float]]:
+    """Shape (z, y, x) of the largest simulated image, and its voxels, from the config."""
+    from gigascope.synthesis.simulation.geometry import image_grid
+    from gigascope.synthesis.simulation.plan import field_of
+
+    grid = dataset.simulate.grid
+    found = image_grid(field_of(dataset), grid.output_voxel_um, grid.oversample, grid.field_um)
+    z, y, x = found.shape
+    edges = grid.output_voxel_um
+    return (z, y, x), (edges[0], edges[1], edges[2])
+
+
+def estimate_train(dataset: SynthesisDataset, header: Any) -> Estimate:
+    """What a step keeps of its crops, weights, pools, crops that are read ahead."""
+    cfg, (shape, voxel) = dataset.train, cultures_of(dataset)
+    if cfg.arch == "identity":
+        return Estimate(START_BYTES, 0, 10, 10**5, 20, "no network")
+    crop, architecture, steps = crop_of(cfg, shape), architecture_of(cfg, voxel), steps_of(cfg, n_of(dataset))
+    processes = processes_of(cfg, 1)
+    at_once = min(cfg.micro_batch or batch_of(cfg), batch_of(cfg) // processes) * math.prod(crop)
+    label = objective_of(cfg).label > 0
+    step = at_once * (STEP_BYTES + CHANNEL_BYTES * architecture.width + (SEGMENTER_BYTES if label else 0))
+    pools = 2 * cfg.pool * math.prod(crop) * 2
+    weights = WEIGHT_BYTES * weights_of(architecture)
+    ahead = min(1e6 * cfg.prefetch_mb, 6 * batch_of(cfg) * math.prod(crop) * (20 if label else 8))
+    held = weights + max(step + pools, cfg.readers * SURVEY_BYTES)
+    seconds = 20 + steps * batch_of(cfg) * PASSES * math.prod(crop) * madds_of(architecture) / MADDS_PER_S
+    what = f"{steps} steps of {batch_of(cfg)} crops of {' x '.join(map(str, crop))}"
+    disk = weights_of(architecture) * 6 + 10**6
+    return Estimate(int(processes * (TRAIN_START_BYTES + held + ahead)), int(held), seconds, disk, 40, what)
+
+
+def estimate_infer(dataset: SynthesisDataset, header: Any) -> Estimate:
+    """One file of an image, and a window in the network."""
+    cfg, (shape, voxel), n = dataset.infer, cultures_of(dataset), n_of(dataset)
+    plan = ensemble_plan(shape, "uint16", cfg.chunk, cfg.shard)
+    levels = level_plans(plan, "zyx")
+    window = math.prod(min(s, w + 2 * h) for s, w, h in zip(shape, cfg.window, cfg.halo))
+    windows = math.prod(max(1.0, s / (w * (1 - o))) for s, w, o in zip(shape, cfg.window, cfg.overlaps))
+    architecture = architecture_of(dataset.train, voxel)
+    network = dataset.train.arch != "identity"
+    work = (
+        window * max(WINDOW_BYTES, LAYERS_BYTES * architecture.width) + 4 * weights_of(architecture) if network else 0
+    )
+    memory = START_BYTES + work + FILE_BYTES * min(math.prod(plan.shards), math.prod(shape))
+    voxels = sum(math.prod(level.shape) for level in levels)
+    seconds = 20 + n * (windows * window * madds_of(architecture) / MADDS_PER_S if network else voxels * 1e-8)
+    files = n * (sum(level.n_shards for level in levels) + 12) + 20
+    z, y, x = shape
+    return Estimate(int(memory), int(work), seconds, n * voxels * 2, files, f"{n} images of {x} x {y} x {z}")
+
+
+def estimate_infer_job(dataset: SynthesisDataset, header: Any, job: JobKind) -> Estimate:
+    """The empty images; a share of the files; every file read once, in blocks."""
+    whole, parts = estimate_infer(dataset, header), dataset.infer.parts
+    if job == "part":
+        return replace(whole, seconds=20 + whole.seconds / parts, disk=whole.disk // parts, files=whole.files // parts)
+    light = replace(whole, memory=START_BYTES, gpu_memory=0, seconds=20, disk=0, files=20)
+    return light if job == "open" else replace(light, seconds=20 + whole.disk / 2e8)
+
+
+def n_of(dataset: SynthesisDataset) -> int:
+    """Simulated images."""
+    return dataset.phantoms.n_spheroids
+
+
+def weights_of(architecture: Architecture) -> int:
+    """Numbers that two generators and two discriminators of that architecture learn, about."""
+    w, size = architecture.width, 3**architecture.dimensions
+    generator = w * w * size * (2 * architecture.blocks * 16 + 2 * 2 + 2 * 8)
+    return 2 * (generator + w * w * 42 * 4**architecture.dimensions) + 4 * 10**5
+
+
+def madds_of(architecture: Architecture) -> float:
+    """Multiply-adds of a generator for each voxel that goes in, about."""
+    w, size = architecture.width, 3**architecture.dimensions
+    first, whole = math.prod(architecture.strides[0]), math.prod(architecture.reduction)
+    ends = (architecture.channels + 1) * w * 7**architecture.dimensions
+    return ends + size * w * w * (4 / first + 16 / whole + 2 * architecture.blocks * 16 / whole)

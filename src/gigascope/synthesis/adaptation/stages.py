@@ -26,6 +26,7 @@ def _start_files(cfg: config.Train) -> list[Path]:
     config.Train,
     inputs={"cultures": Kind.STORE, "real": Kind.STORE},
     outputs={"network": Kind.FILE, "losses": Kind.TABLE, "training": Kind.STORE, "events": Kind.FILE},
+    estimate=plan.estimate_train,
     gpu=True,
     files=_start_files,
 )
@@ -137,8 +138,11 @@ def _rounds(cfg: config.Infer) -> int:
     config.Infer,
     inputs={"cultures": Kind.STORE, "network": Kind.FILE},
     outputs={"adapted": Kind.STORE},
+    estimate=plan.estimate_infer,
     gpu=True,
-    scatter=Scatter(open_infer, infer_item, rounds=_rounds, gpu=("part",), unit="file"),
+    scatter=Scatter(
+        open_infer, infer_item, rounds=_rounds, estimate=plan.estimate_infer_job, gpu=("part",), unit="file"
+    ),
 )
 def infer(ctx: Context, cfg: config.Infer) -> None:
     """Make the simulated images look real."""
