@@ -12,7 +12,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from gigascope.errors import UserError
-from gigascope.kernels.cells import labels
+from gigascope.kernels.cells import labels, owned
 from gigascope.synthesis.phantom.contacts import settle_contacts
 from gigascope.synthesis.phantom.phantom import place_phantom
 from gigascope.synthesis.phantom.recipe import (
@@ -128,6 +128,9 @@ def test_nuclei_that_lose_too_much_are_made_smaller_or_left_out() -> None:
     assert settled.n_shrunk > 0
     assert settled.clip_fraction.max() <= given.max_clip
     assert settled.measured.fragments.max() <= 1
+    # those far from all that changed were not measured again, and need not be
+    for kept, again in zip(settled.measured, owned(settled.nuclei.table, given.voxel_um)):
+        assert np.array_equal(kept, again)
     assert set(np.round(settled.scale, 2)) <= {1.0, 0.98, 0.96, 0.94, 0.92, 0.9}
     assert len(settled.nuclei) + settled.n_dropped == len(phantom.nuclei)
     # who may lose everything is let be

@@ -73,9 +73,28 @@ def settle_contacts(nuclei: Nuclei, placement: PlacementRecipe) -> Settled:
         bad = _still_refused(table, scale, np.setdiff1d(bad, gone), placement)
     kept = np.flatnonzero(scale > 0)
     settled = replace(nuclei, table=table).take(kept)
-    measured = owned(settled.table, voxel, gap=gap)
+    measured = _measured_again(first, settled.table, nuclei.table, kept, np.flatnonzero(scale < 1), placement)
     n_shrunk = int(np.count_nonzero(scale[kept] < 1))
     return Settled(settled, measured, scale[kept], n_shrunk, len(nuclei) - len(kept))
+
+
+def _measured_again(
+    first: Owned,
+    table: NucleiTable,
+    given: NucleiTable,
+    kept: NDArray[np.int64],
+    changed: NDArray[np.int64],
+    placement: PlacementRecipe,
+) -> Owned:
+    """What all that are left own: measured again where a neighbour, or they themselves, changed."""
+    # nuclei further apart than this, with the gap, know nothing of each other
+    far = 2.0 * float(given.reach.max()) + placement.gap_um
+    distance, _ = cKDTree(given.centre.numpy()[changed]).query(table.centre.numpy(), distance_upper_bound=far)
+    near = torch.from_numpy(np.flatnonzero(np.isfinite(distance)))
+    found = Owned(*(column[torch.from_numpy(kept)] for column in first))
+    for whole, part in zip(found, owned(table, placement.voxel_um, near, placement.gap_um)):
+        whole[near] = part
+    return found
 
 
 def _still_refused(

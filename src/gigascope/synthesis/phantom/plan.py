@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from gigascope.stage import JobKind
 
 # Python with torch, numba and the kernels loaded.
-LIGHT_BYTES = 420 * 2**20
+LIGHT_BYTES = 430 * 2**20
 # Grids of distances and what is made of them; columns of a nucleus while it is made.
 GRID_BYTES, NUCLEUS_BYTES = 60 * 2**20, 3400
 # Columns of a nucleus as they are kept.
 KEPT_BYTES, FILES_OF_ONE = 760, 45
 # Nuclei that are placed, drawn and measured in a second.
-NUCLEI_PER_S, SECONDS_OF_A_START = 1500.0, 15.0
+NUCLEI_PER_S, SECONDS_OF_A_START = 800.0, 15.0
 
 
 def largest(value: Any) -> float:
