@@ -6,7 +6,7 @@ Domain B is the default confocal microscope. Domain A has other phantoms, a wide
 photons with a gain of 2, 1.6 times the attenuation, a gamma of 0.8; nobody but this table sees its labels. 6 + 6
 images of 32 x 128 x 128 voxels to train on, 3 to test; generators of width 8 with 3 blocks, crops of 16 x 32 x 32, rate
 6e-4. Each row stands for the simulated test images (naive), what the network makes of them (adapted), and the test
-phantoms as domain A shows them (true). --quick: 2 + 2 images, 8 steps.
+phantoms as domain A shows them (true). --quick: 1 + 1 images of 16 x 64 x 64 voxels, 1 to test, 8 steps.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from gigascope.metrics.detection import detection
 from gigascope.metrics.overlap import count_overlaps, merge_overlaps
 from gigascope.metrics.spectrum import ring_power, spectrum_distance
 from gigascope.metrics.wasserstein import wasserstein
+from gigascope.registry import get_stage
 from gigascope.runtime.run import run_stage
 from gigascope.store.commit import finish
 from gigascope.store.ensemble import create_ensemble
@@ -39,7 +40,7 @@ from gigascope.synthesis.adaptation.stored import read_adaptation
 from gigascope.synthesis.evaluation.segmenting import Classical, otsu
 
 VOXEL = (1.5, 0.5, 0.5)
-CROP = (32, 128, 128)
+SHAPE, QUICK_SHAPE = (32, 128, 128), (16, 64, 64)
 PLANTED: dict[str, Any] = {
     "optics": {"widen": 1.8},
     "attenuation": {"mu_ex": 0.016, "mu_em": 0.0128, "mu_nuc": 0.0064, "haze_fraction": 0.4},
@@ -52,19 +53,21 @@ def stage(folder: Path, name: str, values: dict[str, Any], inputs: dict[str, Pat
     """One stage in this process."""
     config = folder / f"{name}.yaml"
     config.write_text(json.dumps({"pipeline": "synthesis", "name": "gap", "device": "auto", **values}))
-    run_stage(f"synthesis.{name}", config, inputs, outputs, scratch=folder / "scratch", workers=1)
+    declared = get_stage(f"synthesis.{name}").outputs
+    every = {output: folder / f"{name}-{output}{kind.value}" for output, kind in declared.items()} | outputs
+    run_stage(f"synthesis.{name}", config, inputs, every, scratch=folder / "scratch", workers=1)
 
 
-def simulate(folder: Path, seed: int, n: int, planted: tuple[bool, ...]) -> list[Path]:
+def simulate(folder: Path, seed: int, n: int, shape: tuple[int, int, int], planted: tuple[bool, ...]) -> list[Path]:
     """Images of the same n phantoms, plain or planted."""
     region = {"semi_axes_um": [30.0, 40.0, 40.0], "surface_rms": 0.02}
     dataset: dict[str, Any] = {"seed": seed, "phantoms": {"n_spheroids": n, "region": region}}
     phantoms = folder / f"phantoms-{seed}.zarr"
-    stage(folder, "phantoms", dataset, {}, {"phantoms": phantoms, "nuclei": folder / f"nuclei-{seed}.tsv"})
+    stage(folder, "phantoms", dataset, {}, {"phantoms": phantoms})
     found = []
     for gap in planted:
         path = folder / f"images-{seed}-{'a' if gap else 'b'}.zarr"
-        settings = {**(PLANTED if gap else {}), "grid": {"field_um": [n * v for n, v in zip(CROP, VOXEL)]}}
+        settings = {**(PLANTED if gap else {}), "grid": {"field_um": [n * v for n, v in zip(shape, VOXEL)]}}
         stage(folder, "simulate", {**dataset, "simulate": settings}, {"phantoms": phantoms}, {"cultures": path})
         found.append(bent(path) if gap else path)
     return found
@@ -126,21 +129,23 @@ def tiling(network: Path, cultures: Path) -> float:
     found = read_adaptation(network)
     adapter = Adapter(found.to_a, found.cultures, found.real)
     domain = Domain.open(cultures)
-    whole = tuple(slice(0, n) for n in domain.volumes[0].shape)
+    z, y, x = domain.volumes[0].shape
+    whole = (slice(0, z), slice(0, y), slice(0, x))
     made = [
         Adapting(adapter, domain, window, (0.5, 0.5, 0.5), "cosine", (0, 0, 0)).region(0, whole).astype(np.float64)
-        for window in ((32, 64, 64), domain.volumes[0].shape)
+        for window in ((z, y // 2, x // 2), (z, y, x))
     ]
     return float(np.sqrt(np.mean((made[0] - made[1]) ** 2)) / made[1].std())
 
 
 def run(table: Table, folder: Path, options: argparse.Namespace) -> None:
     """Simulate, train, adapt, measure."""
-    n, n_test, steps = (2, 1, 8) if options.quick else (6, 3, options.steps)
+    n, n_test, steps = (1, 1, 8) if options.quick else (6, 3, options.steps)
+    shape = QUICK_SHAPE if options.quick else SHAPE
     case = f"norm {options.norm}, label {options.label:g}, {steps} steps"
-    (cultures,) = simulate(folder, 3 * options.seed, n, (False,))
-    (real,) = simulate(folder, 3 * options.seed + 1, n, (True,))
-    test, truth = simulate(folder, 3 * options.seed + 2, n_test, (False, True))
+    (cultures,) = simulate(folder, 3 * options.seed, n, shape, (False,))
+    (real,) = simulate(folder, 3 * options.seed + 1, n, shape, (True,))
+    test, truth = simulate(folder, 3 * options.seed + 2, n_test, shape, (False, True))
     train = {
         "width": 8,
         "blocks": 3,
@@ -153,11 +158,10 @@ def run(table: Table, folder: Path, options: argparse.Namespace) -> None:
     }
     outputs = {name: folder / f"{name}.zarr" for name in ("training", "adapted")}
     network = folder / "network.pt"
-    files = {"network": network, "losses": folder / "losses.tsv", "events": folder / "events.out.tfevents.train"}
     dataset: dict[str, Any] = {"seed": options.seed, "train": train}
     begun, busy = time.perf_counter(), time.process_time()
     inputs = {"cultures": cultures, "real": real}
-    stage(folder, "train", dataset, inputs, {**files, "training": outputs["training"]})
+    stage(folder, "train", dataset, inputs, {"network": network, "training": outputs["training"]})
     seconds, core = time.perf_counter() - begun, time.process_time() - busy
     stage(folder, "infer", dataset, {"cultures": test, "network": network}, {"adapted": outputs["adapted"]})
     learned = open_store(outputs["training"]).attrs
@@ -180,7 +184,7 @@ def run(table: Table, folder: Path, options: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="2 + 2 images, 8 steps")
+    parser.add_argument("--quick", action="store_true", help="1 + 1 small images, 8 steps")
     parser.add_argument("--norm", default="instance", choices=["channel", "instance"])
     parser.add_argument("--label", type=float, default=0.0, help="weight of the label term")
     parser.add_argument("--steps", type=int, default=900)
