@@ -317,7 +317,7 @@ def test_folders_without_real_images_are_refused(tmp_path, ingest):
     ("inputs", "words"),
     [
         ({"real": [{"image": "a.tif", "centres": "c.tif"}]}, "name the mask in labels"),
-        ({"real": [{"image": "a.tif"}], "folders": "b"}, "not both"),
+        ({"real": [{"image": "a.tif"}], "folders": "b"}, "found real and folders"),
         ({"real": [{"image": "a.tif", "voxel_size_um": [1, 0, 1]}]}, "greater than 0"),
     ],
 )

@@ -61,8 +61,8 @@ def test_needs_grow_with_the_largest_image_and_with_labels(dataset):
 
 
 PROCESS = """
-import resource
 from gigascope.runtime.context import Context
+from gigascope.runtime.memory import peak_bytes
 from gigascope.config.dataset import parse_dataset
 from gigascope.stage import DECLARED
 from gigascope.synthesis.domain.stages import ingest
@@ -77,7 +77,7 @@ context = Context(DECLARED["synthesis.ingest"], dataset="m", inputs={{}}, output
                   inputs_section=dataset.inputs)
 ingest(context, dataset.ingest)
 context.finish({{}})
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_bytes())
 """
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gigascope.runtime.resources import Estimate
@@ -69,7 +68,7 @@ def read_domain(inputs: SynthesisInputs, cfg: Ingest) -> tuple[ImageHeader, ...]
         z, y, x = (resampled_length(n, v, t) for n, v, t in zip(source.shape, source.voxel_um, target))
         found.append(
             ImageHeader(
-                Path(source.image.path).name,
+                source.name,
                 source.shape,
                 source.image.dtype.itemsize,
                 source.image.dtype.name,
@@ -151,4 +150,4 @@ def _estimate_planted(planted: Planted, images: tuple[ImageHeader, ...]) -> Esti
     share = planted.images / sections.phantoms.n_spheroids
     held = math.prod(images[0].written) * (images[0].itemsize + LABELS + 1)
     seconds, disk, files = one.seconds * share, int(one.disk * share), int(one.files * share)
-    return Estimate(one.memory + held, one.gpu_memory, seconds, disk, files, f"{len(images)} simulated images")
+    return Estimate(one.memory + held, 0, seconds, disk, files, f"{len(images)} simulated images")

@@ -52,6 +52,12 @@ class DomainSource:
         return self.image.shape[2:]
 
     @property
+    def name(self) -> str:
+        """Of the file, and of the dataset in it."""
+        path = self.image.path
+        return f"{path.parent.name}/{path.name}" if path.parent.is_file() else path.name
+
+    @property
     def files(self) -> list[Path]:
         """All that reading it looks into."""
         return [file for source in (self.image, self.labels, self.centres) if source for file in source.files]

@@ -38,13 +38,15 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
         for note in source.image.notes:
             ctx.log.info("%s: %s", name, note)
         for remark in image.remarks:
-            ctx.warn(f"{source.image.path.name} ({name}): {remark}")
+            ctx.warn(f"{source.name} ({name}): {remark}")
     for remark in remark_differences(store):
         ctx.warn(remark)
 
 
 def _plant(ctx: Context, planted: config.Planted) -> None:
     """Simulate the images of domain A instead."""
+    import torch
+
     from gigascope.config.synthesis_phantoms import Phantoms
     from gigascope.config.synthesis_simulate import Simulate
     from gigascope.synthesis.domain.planted import Gap, planted_image
@@ -57,11 +59,12 @@ def _plant(ctx: Context, planted: config.Planted) -> None:
     store = ctx.create_ensemble("real")
     of_phantoms, of_images = planted.phantoms or Phantoms(), planted.simulate or Simulate()
     gap = Gap(**{name: getattr(planted, name) for name in Gap.__dataclass_fields__})
-    seed = seed_of(ctx.seed, "planted")
+    # reading files needs no GPU, so that the stage asks for none
+    seed, cpu = seed_of(ctx.seed, "planted"), torch.device("cpu")
     mask = None if of_phantoms.region.mask.path is None else phantom.read_mask(of_phantoms.region.mask)
     for number in ctx.progress(range(planted.images), what="simulating domain A", unit="image"):
         placed = phantom.settings_of(of_phantoms, spheroid_seed(seed, number))
-        image = planted_image(number, seed, placed, resolved(of_images, seed, number), gap, ctx.device, mask)
+        image = planted_image(number, seed, placed, resolved(of_images, seed, number), gap, cpu, mask)
         use = "train" if number < planted.images - planted.kept_out else "inference"
         name = write_planted(store, image, use)
         for warning in image.warnings:
