@@ -14,6 +14,8 @@ import tifffile
 
 from gigascope.cli import main
 from gigascope.errors import UserError
+from gigascope.metrics.detection import detection
+from gigascope.metrics.overlap import count_overlaps
 from gigascope.synthesis.evaluation.volumes import Volume
 from gigascope.synthesis.exporting import folders
 
@@ -75,6 +77,21 @@ def test_challenge_folders_have_the_layout_and_give_back_image_and_labels(tmp_pa
     assert lines == [f"{k} 0 0 0" for k in range(1, len(ids))]
     assert rows[0] == {"sequence": "01", "image": "s0000", "nuclei": len(ids) - 1}
     assert (tmp_path / "02_RES/res_track.txt").read_text() == "1 0 0 0\n"
+
+
+def test_challenge_programs_read_the_folders(tmp_path: Path, rng: Any) -> None:
+    """S3: the same DET and SEG from the exported files, by py-ctcmetrics."""
+    pytest.importorskip("ctc_metrics", reason="pip install py-ctcmetrics to run this test")
+    from ctc_metrics.metrics.technical import seg
+    from ctc_metrics.utils.representations import match
+
+    volume = sparse(rng)
+    folders.write_ctc(tmp_path, [volume], lambda v, r: np.roll(v.read_labels(r), 2, axis=2).astype(np.int32))
+    files = [str(tmp_path / name) for name in ("01_GT/SEG/man_seg000.tif", "01_RES/mask000.tif")]
+    ours, _, _, _, iou = match(*files)
+    expected = detection(count_overlaps(volume.labels, np.roll(volume.labels, 2, axis=2)))
+    assert seg.seg([ours], [iou]) == pytest.approx(expected.seg, abs=1e-12)
+    assert len(ours) == expected.n_reference
 
 
 def test_more_nuclei_than_sixteen_bits_hold_are_refused(tmp_path: Path) -> None:

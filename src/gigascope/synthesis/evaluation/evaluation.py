@@ -33,6 +33,8 @@ from gigascope.synthesis.evaluation.volumes import ADAPTED, NAIVE, REAL, ImageSe
 Progress = Callable[..., Iterable[Any]]
 # Images smaller than this along y or x show too little of anything.
 LEAST_SIDE, LEAST_SLICES = 16, 4
+# Relative difference of edges of voxels that counts as none.
+SAME_VOXELS = 0.02
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Results:
     downstream: list[Lessons] = field(default_factory=list)
     parity: dict[str, ParityScores] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 class Evaluation:
@@ -141,6 +144,13 @@ class Evaluation:
         z, y, x = (int(min(t, n)) for t, n in zip(plan.tile, sizes))
         self.results = Results(sizes={k: len(s.volumes) for k, s in self._sets.items()}, tile=(z, y, x))
         self.results.voxel_um = naive.voxel_um
+        if real is not None and not np.allclose(real.voxel_um, naive.voxel_um, rtol=SAME_VOXELS):
+            sizes = [" x ".join(f"{v:g}" for v in s.voxel_um) for s in (real, naive)]
+            self.results.warnings.append(
+                f"Voxels of the real images are {sizes[0]} µm large (z, y, x), of the simulated ones {sizes[1]}: "
+                "spectra, patches and features compare voxels, and so tell the two apart. Set simulate.grid.output_voxel_um, or "
+                "ingest.output_voxel_um."
+            )
 
     def measure(self, progress: Progress = lambda items, **_: items) -> Results:
         """Measure everything."""

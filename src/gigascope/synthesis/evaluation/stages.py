@@ -75,7 +75,7 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
         "segmenter": cfg.segmenter,
     }
     numbers = values(found)
-    said = warnings(numbers)
+    said = [*found.warnings, *warnings(numbers)]
     for message in said:
         ctx.warn(message)
     metrics = entries(numbers) | {"warnings": said, "notes": found.notes}
