@@ -148,8 +148,8 @@ class Evaluation:
             sizes = [" x ".join(f"{v:g}" for v in s.voxel_um) for s in (real, naive)]
             self.results.warnings.append(
                 f"Voxels of the real images are {sizes[0]} µm large (z, y, x), of the simulated ones {sizes[1]}: "
-                "spectra, patches and features compare voxels, and so tell the two apart. Set simulate.grid.output_voxel_um, or "
-                "ingest.output_voxel_um."
+                "spectra, patches and features compare voxels, and so tell the two apart. "
+                "Set simulate.grid.output_voxel_um, or ingest.output_voxel_um."
             )
 
     def measure(self, progress: Progress = lambda items, **_: items) -> Results:
