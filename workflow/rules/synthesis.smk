@@ -270,6 +270,7 @@ rule synthesis_evaluate:
         cultures=store("cultures"),
         real=optional(store("real"), when="has_real"),
         adapted=optional(store("adapted"), when="has_real"),
+        network=optional(result("network.pt"), when="has_real"),
     output:
         metrics=report(
             result("metrics.json"), **figure("synthesis_metrics", "Synthesis")
