@@ -5,12 +5,18 @@ from __future__ import annotations
 import glob
 import re
 from pathlib import Path
+from typing import Any
 
 from gigascope.config.dataset import Dataset
 from gigascope.errors import UserError
 
 # The keys of a dataset's `inputs` of which one names its raw data.
-RAW_KEYS = {"tomography": ("tilt_series",), "compression": ("volume",), "topography": ("captures", "stacks", "images")}
+RAW_KEYS = {
+    "tomography": ("tilt_series",),
+    "compression": ("volume",),
+    "topography": ("captures", "stacks", "images"),
+    "synthesis": ("real", "folders"),
+}
 
 
 def dataset_files(patterns: str | tuple[str, ...]) -> list[Path]:
@@ -36,10 +42,17 @@ def dataset_files(patterns: str | tuple[str, ...]) -> list[Path]:
 def absent_input(dataset: Dataset) -> str | None:
     """The input file of a dataset that is not there."""
     for key in RAW_KEYS.get(dataset.pipeline, ()):
-        given: str | tuple[str, ...] | None = getattr(dataset.inputs, key)
-        for raw in (given,) if isinstance(given, str) else given or ():
+        given: Any = getattr(dataset.inputs, key)
+        for source in (given,) if isinstance(given, str) else given or ():
+            # an image with labels is a section of its own
+            raw: str = getattr(source, "image", source)
             # fields such as {scan_y} in a path stand for anything
             pattern = re.sub(r"\{[^{}/]*\}", "*", raw)
-            if not Path(raw).exists() and not (glob.has_magic(pattern) and glob.glob(pattern)):
+            if not _exists(Path(raw)) and not (glob.has_magic(pattern) and glob.glob(pattern)):
                 return raw
     return None
+
+
+def _exists(path: Path) -> bool:
+    """A file or folder, or a dataset inside a file (data.h5/raw)."""
+    return path.exists() or any(parent.is_file() for parent in path.parents)

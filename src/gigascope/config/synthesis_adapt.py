@@ -65,6 +65,13 @@ class Train(Section):
     depth_cond: bool | None = Field(
         None, description="networks know how deep a voxel lies; none: true, false in preset paper"
     )
+    skip: bool | None = Field(
+        None,
+        description=(
+            "generators compute what differs and add it to the image, so that training begins with images as they are; "
+            "none: true, false in preset paper"
+        ),
+    )
     crop: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
         None,
         description=(

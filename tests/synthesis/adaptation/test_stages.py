@@ -217,6 +217,7 @@ EFFECTS: dict[str, Any] = {
     "norm": "instance",
     "discriminator": "pixel",
     "depth_cond": False,
+    "skip": False,
     "crop": [12, 24, 24],
     "batch": 2,
     "lr": 1e-3,

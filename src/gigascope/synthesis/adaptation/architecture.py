@@ -30,6 +30,7 @@ class Architecture:
     neighbours : slices below and above that are channels too, in two dimensions
     strides : (z, y, x) of the two down-samplings of a generator
     discriminator : patch (Isola et al. 2017, arXiv 1611.07004) or pixel, which sees one voxel at a time
+    skip : a generator computes what differs, which is added to the image; it begins with nothing
     """
 
     kind: Kind = "cyclegan3d"
@@ -40,6 +41,7 @@ class Architecture:
     neighbours: int = 0
     strides: Strides = ((1, 2, 2), (2, 2, 2))
     discriminator: Literal["patch", "pixel"] = "patch"
+    skip: bool = True
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.blocks < 0 or self.neighbours < 0:
@@ -95,7 +97,7 @@ class Architecture:
 
 def paper(kind: Kind = "cyclegan3d") -> Architecture:
     """The published networks (Bruch et al. 2023, PLOS ONE 18(3), e0283828): resolution halved twice along all axes."""
-    return Architecture(kind, 64, 9, "instance", False, 0, ((2, 2, 2), (2, 2, 2)))
+    return Architecture(kind, 64, 9, "instance", False, 0, ((2, 2, 2), (2, 2, 2)), skip=False)
 
 
 def small(kind: Kind = "cyclegan3d", voxel_um: tuple[float, float, float] = (1.5, 0.5, 0.5)) -> Architecture:

@@ -59,7 +59,12 @@ class Generator(nn.Module):
         for n, stride in zip((1, 0), reversed(strides)):
             c = w * 2**n
             decode += [_up(2 * c, c, stride, a), _norm(c, a), nn.ReLU(inplace=True)]
-        decode += [_pad(3, a), _conv(w, 1, 7, a)]
+        last = _conv(w, 1, 7, a)
+        if a.skip:
+            # images begin as they are, so that even a short training does not lose what is in them
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+        decode += [_pad(3, a), last]
         # registered in the order of the published checkpoint, which is read by order
         self.encode = nn.Sequential(*encode)
         self.blocks = nn.ModuleList(ResidualBlock(4 * w, a) for _ in range(a.blocks))
@@ -80,7 +85,7 @@ class Generator(nn.Module):
 
         Returns
         -------
-        (n, 1, z, y, x) float32, in [-1, 1]
+        (n, 1, z, y, x) float32, in [-1, 1]; with a skip there may be more beyond
         """
         a, (n, _, z, y, x) = self.architecture, image.shape
         if a.depth != (depth is not None):
@@ -91,10 +96,11 @@ class Generator(nn.Module):
         for block in self.blocks:
             again = self.recompute and torch.is_grad_enabled()
             values = checkpoint(block, values, use_reentrant=False) if again else block(values)
-        values = torch.tanh(self.decode(values).float())
+        values = self.decode(values).float()
         if a.dimensions == 2:
-            return values[..., :y, :x].reshape(n, z, 1, y, x).movedim(1, 2)
-        return values[..., :z, :y, :x]
+            values = values[..., :y, :x].reshape(n, z, 1, y, x).movedim(1, 2)
+        values = values[..., :z, :y, :x]
+        return image.float() + values if a.skip else torch.tanh(values)
 
 
 def depth_of(start: int, stop: int, n: int) -> Tensor:

@@ -95,7 +95,13 @@ def architecture_of(cfg: Train, voxel_um: tuple[float, float, float]) -> Archite
     from gigascope.synthesis.adaptation.architecture import paper, small
 
     base = paper(cfg.arch) if cfg.preset == "paper" else small(cfg.arch, voxel_um)
-    given: dict[str, Any] = {"width": cfg.width, "blocks": cfg.blocks, "norm": cfg.norm, "depth": cfg.depth_cond}
+    given: dict[str, Any] = {
+        "width": cfg.width,
+        "blocks": cfg.blocks,
+        "norm": cfg.norm,
+        "depth": cfg.depth_cond,
+        "skip": cfg.skip,
+    }
     given = {name: value for name, value in given.items() if value is not None}
     return replace(base, discriminator=cfg.discriminator, **given)
 
