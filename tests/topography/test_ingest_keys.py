@@ -55,6 +55,8 @@ INGEST: list[tuple[str, Any, dict[str, Any]]] = [
 SAME = {"ingest.parts": 3, "ingest.readers": 4, "ingest.verify": "source", "synth.parts": 2}
 INSTRUMENT: dict[str, Any] = {
     "preset": "S",
+    "cameras": (1, 1),
+    "scan": (2, 1),
     "specimen": "pins",
     "dz_um": 20.0,
     "na": 0.06,

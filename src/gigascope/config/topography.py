@@ -22,6 +22,12 @@ class SyntheticInstrument(Section):
             "33, XL 3456 of 3072 and 65 (2 TB)"
         ),
     )
+    cameras: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="(rows, columns) of the camera array, such as [1, 1] of a large preset; none: the preset's"
+    )
+    scan: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="lateral stage positions (y, x) of each camera; none: the preset's"
+    )
     specimen: Literal["relief", "blocks", "caps", "pins", "staircase", "tilt", "flat"] = Field(
         "relief", description="what lies under the cameras"
     )

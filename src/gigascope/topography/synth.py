@@ -7,6 +7,7 @@ focus, where each pixel lies on the mosaic, how much of the pupil sees it).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gigascope.store.plan import Region, ShardPlan
 from gigascope.topography.capture.stored import create_capture
 from gigascope.topography.instrument.cameras import Optics, step_px
 from gigascope.topography.instrument.instrument import FlatTarget, Instrument
+from gigascope.topography.instrument.presets import preset
 from gigascope.topography.instrument.sensor import Sensor
 from gigascope.topography.instrument.world import Window
 
@@ -45,8 +47,9 @@ def build_instrument(cfg: SyntheticInstrument, seed: int) -> Instrument:
     ----------
     seed : the dataset's
     """
+    size = preset(cfg.preset)
     return Instrument(
-        cfg.preset,
+        replace(size, cameras=cfg.cameras or size.cameras, scan=cfg.scan or size.scan),
         seed,
         cfg.specimen,
         optics=Optics(na=cfg.na, dz_um=cfg.dz_um, overlap=cfg.overlap),
