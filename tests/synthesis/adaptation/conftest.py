@@ -8,7 +8,8 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope="package")
+# Of each module, not of the package: tests of other packages run between those of this one.
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -14,6 +14,8 @@ from gigascope.synthesis.adaptation.discriminator import Discriminator, patch_sh
 from gigascope.synthesis.adaptation.generator import Generator, depth_of
 from gigascope.synthesis.adaptation.norms import instance_norms
 
+from .untrained import untrained
+
 TINY = Architecture(width=4, blocks=1)
 
 
@@ -67,11 +69,13 @@ def test_pixel_discriminator_sees_one_voxel(rng: np.random.Generator) -> None:
 def test_output_has_the_shape_of_the_input_whatever_that_is(rng: np.random.Generator, kind: str, norm: str) -> None:
     a = replace(small(kind), width=4, blocks=1, norm=norm)
     image = noise(rng, 2, 1, 7, 22, 17)
-    made = Generator(a)(image, depths(2, 7))
+    made = untrained(a)(image, depths(2, 7))
     assert made.shape == image.shape
-    assert made.abs().max() <= 1
+    bounded = untrained(replace(a, skip=False))(image, depths(2, 7))
+    assert bounded.shape == image.shape
+    assert bounded.abs().max() <= 1
     with pytest.raises(ShapeError, match="depth is needed"):
-        Generator(a)(image)
+        untrained(a)(image)
 
 
 def test_first_downsampling_keeps_z_where_voxels_are_long() -> None:
@@ -83,7 +87,7 @@ def test_first_downsampling_keeps_z_where_voxels_are_long() -> None:
 
 
 def test_slices_see_two_neighbours_on_either_side_in_2d(rng: np.random.Generator) -> None:
-    network = Generator(replace(small("cyclegan2d"), width=4, blocks=1)).eval()
+    network = untrained(replace(small("cyclegan2d"), width=4, blocks=1)).eval()
     image = noise(rng, 1, 1, 9, 16, 16)
     other = image.clone()
     other[0, 0, 4] += 0.5
@@ -92,7 +96,7 @@ def test_slices_see_two_neighbours_on_either_side_in_2d(rng: np.random.Generator
 
 
 def test_depth_makes_a_difference(rng: np.random.Generator) -> None:
-    network, image = Generator(TINY).eval(), noise(rng, 1, 1, 4, 16, 16)
+    network, image = untrained(TINY).eval(), noise(rng, 1, 1, 4, 16, 16)
     shallow, deep = (depth_of(k, k + 4, 100).view(1, 1, 4, 1, 1) for k in (0, 96))
     assert not torch.allclose(network(image, shallow), network(image, deep), atol=1e-5)
     assert depth_of(0, 4, 4).tolist() == [-0.75, -0.25, 0.25, 0.75]
@@ -121,7 +125,7 @@ def test_tiles_with_a_halo_of_the_reach_give_the_whole_with_channel_norm(rng: np
     image[..., :48] = image[..., :48] * 0.2 + 0.7
     with torch.no_grad():
         for norm, same in (("channel", True), ("instance", False)):
-            network = Generator(replace(TINY, norm=norm)).eval()
+            network = untrained(replace(TINY, norm=norm)).eval()
             whole = network(image, depths(1, 4))
             error = float((tiled(network, image, network.architecture.reach, 32) - whole).abs().max())
             print(norm, "largest difference", error, "standard deviation", float(whole.std()))
@@ -131,7 +135,7 @@ def test_tiles_with_a_halo_of_the_reach_give_the_whole_with_channel_norm(rng: np
 def test_frozen_statistics_make_instance_norm_independent_of_tiles(rng: np.random.Generator) -> None:
     image = noise(rng, 1, 1, 6, 96, 96)
     image[..., :48] = image[..., :48] * 0.2 + 0.7
-    network = Generator(replace(TINY, norm="instance")).eval()
+    network = untrained(replace(TINY, norm="instance")).eval()
     norms = instance_norms(network)
     with torch.no_grad():
         own = network(image, depths(1, 6))
@@ -148,7 +152,7 @@ def test_frozen_statistics_make_instance_norm_independent_of_tiles(rng: np.rando
 
 def test_recomputed_activations_give_the_same_gradients(rng: np.random.Generator) -> None:
     image, found = noise(rng, 1, 1, 4, 16, 16), []
-    network = Generator(TINY)
+    network = untrained(TINY)
     for recompute in (False, True):
         network.recompute = recompute
         network.zero_grad()
@@ -157,9 +161,18 @@ def test_recomputed_activations_give_the_same_gradients(rng: np.random.Generator
     torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
+def test_training_begins_with_images_as_they_are(rng: np.random.Generator) -> None:
+    for a in (TINY, replace(small("cyclegan2d"), width=4, blocks=1, depth=False)):
+        image = noise(rng, 1, 1, 5, 18, 21)
+        depth = depths(1, 5) if a.depth else None
+        torch.testing.assert_close(Generator(a)(image, depth), image, rtol=0, atol=0)
+        assert not torch.allclose(Generator(replace(a, skip=False))(image, depth), image, atol=0.1)
+    assert not paper().skip
+
+
 def test_reach_covers_what_a_voxel_depends_on(rng: np.random.Generator) -> None:
     for a in (TINY, replace(TINY, strides=((2, 2, 2), (2, 2, 2)), blocks=0)):
-        network = Generator(a).eval()
+        network = untrained(a).eval()
         image = noise(rng, 1, 1, 25, 61, 61).requires_grad_()
         network(image, depths(1, 25))[0, 0, 12, 30, 30].backward()
         assert image.grad is not None

@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
     "name": "tiny",
     "seed": 3,
     "device": "cpu",
-    "train": {"width": 4, "blocks": 1, "crop": [10, 24, 24], "batch": 1, "steps": 3, "pool": 1},
+    "train": {"width": 4, "blocks": 1, "skip": False, "crop": [10, 24, 24], "batch": 1, "steps": 3, "pool": 1},
     "infer": {"window": [8, 24, 24], "chunk": [4, 16, 16], "shard": [8, 48, 48]},
 }
 
@@ -217,7 +217,7 @@ EFFECTS: dict[str, Any] = {
     "norm": "instance",
     "discriminator": "pixel",
     "depth_cond": False,
-    "skip": False,
+    "skip": True,
     "crop": [12, 24, 24],
     "batch": 2,
     "lr": 1e-3,
