@@ -25,7 +25,9 @@ def cultures_in(path: Path) -> Path | None:
     """The results folder of cultures that a path names: it, a store in it or that one's root; none: another thing."""
     path = path.parent if path.name == "zarr.json" else path
     folder = path.parent if path.name in ("cultures.zarr", "adapted.zarr") else path
-    return folder if (folder / "cultures.zarr" / "zarr.json").is_file() else None
+    # adapted images alone: the naive ones were given, and stand beside the real ones
+    there = any((folder / name / "zarr.json").is_file() for name in ("cultures.zarr", "adapted.zarr"))
+    return folder if there else None
 
 
 def export_cultures(
@@ -60,7 +62,7 @@ def export_cultures(
 
     _check(out, layout, images, every_um, segment, force, idle)
     begun = time.monotonic()
-    chosen, volumes, left_out = _volumes(folder, images)
+    chosen, volumes, left_out = _volumes(folder, images, layout)
     partial = out.with_name(f"{out.name}.{uuid4().hex}.partial")
     with disk_errors(out):
         try:
@@ -97,20 +99,22 @@ def _check(
         raise UserError("is there already.", where=out, do=do)
 
 
-def _volumes(folder: Path, images: str) -> tuple[str, list[Volume], list[str]]:
-    """Which store was chosen, its images with labels, and names of those that are left out."""
+def _volumes(folder: Path, images: str, layout: str) -> tuple[str, list[Volume], list[str]]:
+    """Which store was chosen, its images (as pairs also those without labels), and names of those that are left out."""
     from gigascope.store.open import open_store
     from gigascope.synthesis.evaluation.opened import open_sets
 
-    stores = {"cultures": open_store(folder / "cultures.zarr")}
+    naive = "cultures" if (folder / "cultures.zarr" / "zarr.json").is_file() else "real"
+    stores = {naive: open_store(folder / f"{naive}.zarr")}
     there = (folder / "adapted.zarr" / "zarr.json").is_file()
     if images == "adapted" and not there:
         raise UserError("there are no adapted images.", where=folder, do="Give --images cultures.")
     if there and images != "cultures":
         stores["adapted"] = open_store(folder / "adapted.zarr")
     sets = open_sets(stores)
-    chosen = "adapted" if sets.adapted is not None else "cultures"
-    volumes = (sets.adapted or sets.naive).labelled
+    chosen = "adapted" if sets.adapted is not None else naive
+    shown = sets.adapted or sets.naive
+    volumes = list(shown.volumes) if layout == "pairs" else shown.labelled
     left = [v.name for v in volumes if stores[chosen].image(v.name).attrs.get("rejected")]
     kept = [v for v in volumes if v.name not in left]
     if not kept:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from .checkout import Checkout, Job, configs
 
@@ -71,6 +73,21 @@ def test_cultures_alone_have_no_real_images_and_no_training(tmp_path: Path) -> N
     checkout = Checkout.make(tmp_path / "repository", {"alone": ALONE})
     planned = checkout.planned()
     assert planned == changed("alone", *WITHOUT_REAL) | runs("alone", "phantoms", of=WITHOUT_REAL)
+
+
+def test_given_naive_images_take_the_place_of_simulated_ones(tmp_path: Path) -> None:
+    """Rules that simulate are no part of the graph, and stages that read cultures read the given images instead."""
+    for n, folder in enumerate(("trainA", "trainB", "inferenceB")):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        tifffile.imwrite(tmp_path / "set" / folder / "a.tif", np.full((8, 16, 16), n + 1, np.uint8))
+    keys = f"inputs: {{folders: {tmp_path}/set}}\ningest: {{voxel_size_um: [1.5, 1, 1]}}"
+    dataset = TINY.format(name="given", inputs=keys).replace("steps: 2", "steps: 2, weights: {label: 0}")
+    checkout = Checkout.make(tmp_path / "repository", {"given": dataset})
+    expected = tuple(stage for stage in READS if stage not in ("phantoms", "simulate"))
+    assert checkout.planned() == changed("given", *expected) | runs("given", "ingest", of=expected)
+    (tmp_path / "set" / "trainB" / "a.tif").unlink()
+    (tmp_path / "set" / "inferenceB" / "a.tif").unlink()
+    assert checkout.planned() == changed("given", *READS) | runs("given", "ingest", "phantoms")
 
 
 @pytest.mark.parametrize(

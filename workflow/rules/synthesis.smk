@@ -174,8 +174,8 @@ rule synthesis_simulate:
 rule synthesis_train:
     input:
         config=stage_config("synthesis.train"),
-        cultures=store("cultures"),
         real=store("real"),
+        cultures=optional(store("cultures"), when="simulates"),
     output:
         network=result("network.pt"),
         losses=report(result("losses.tsv"), **figure("synthesis_losses", "Synthesis")),
@@ -199,7 +199,8 @@ rule synthesis_train:
 rule synthesis_infer_open:
     input:
         config=stage_config("synthesis.infer"),
-        cultures=store("cultures"),
+        cultures=optional(store("cultures"), when="simulates"),
+        real=optional(store("real"), when="gives_naive"),
         network=result("network.pt"),
     output:
         opened=temp(open_record("synthesis.infer")),
@@ -221,7 +222,8 @@ rule synthesis_infer_open:
 rule synthesis_infer_part:
     input:
         config=stage_config("synthesis.infer"),
-        cultures=store("cultures"),
+        cultures=optional(store("cultures"), when="simulates"),
+        real=optional(store("real"), when="gives_naive"),
         network=result("network.pt"),
         before=records_before("synthesis.infer"),
     output:
@@ -244,7 +246,8 @@ rule synthesis_infer_part:
 rule synthesis_infer:
     input:
         config=stage_config("synthesis.infer"),
-        cultures=store("cultures"),
+        cultures=optional(store("cultures"), when="simulates"),
+        real=optional(store("real"), when="gives_naive"),
         network=result("network.pt"),
         records=all_records("synthesis.infer"),
     output:
@@ -267,7 +270,7 @@ rule synthesis_infer:
 rule synthesis_evaluate:
     input:
         config=stage_config("synthesis.evaluate"),
-        cultures=store("cultures"),
+        cultures=optional(store("cultures"), when="simulates"),
         real=optional(store("real"), when="has_real"),
         adapted=optional(store("adapted"), when="has_real"),
         network=optional(result("network.pt"), when="has_real"),
@@ -312,7 +315,7 @@ rule synthesis_evaluate:
 rule synthesis_report:
     input:
         config=stage_config("synthesis.report"),
-        cultures=store("cultures"),
+        cultures=optional(store("cultures"), when="simulates"),
         evaluation=store("evaluation"),
         metrics=result("metrics.json"),
         distances=result("distances.tsv"),
@@ -332,7 +335,7 @@ rule synthesis_report:
         parity=result("parity.tsv"),
         real=optional(store("real"), when="has_real"),
         prototypes=optional(store("prototypes"), when="has_library"),
-        phantoms=store("phantoms"),
+        phantoms=optional(store("phantoms"), when="simulates"),
         training=optional(store("training"), when="has_real"),
         adapted=optional(store("adapted"), when="has_real"),
     output:

@@ -167,13 +167,25 @@ class SynthesisDataset(_Dataset):
         return bool(inputs.real) or inputs.folders is not None or inputs.planted is not None
 
     @property
+    def gives_naive(self) -> bool:
+        """Naive images were given, in the folders of the published layout."""
+        return self.inputs.gives_naive
+
+    @property
+    def simulates(self) -> bool:
+        """Cultures are simulated: no naive images were given."""
+        return not self.gives_naive
+
+    @property
     def has_library(self) -> bool:
-        """Nuclei are taken out of labelled real images."""
-        return self.has_real and self.prototypes.enabled
+        """Nuclei are taken out of labelled real images, for the phantoms."""
+        return self.has_real and self.prototypes.enabled and self.simulates
 
     def runs(self, stage: str) -> bool:
-        """Without real images there is nothing to read, and no look to learn."""
-        only = {"prototypes": self.has_library} | dict.fromkeys(("ingest", "train", "infer"), self.has_real)
+        """Without real images there is nothing to read, and no look to learn; given naive ones are not simulated."""
+        only = {"prototypes": self.has_library}
+        only |= dict.fromkeys(("ingest", "train", "infer"), self.has_real)
+        only |= dict.fromkeys(("phantoms", "simulate"), self.simulates)
         return only[stage] if stage in only else super().runs(stage)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
@@ -92,11 +93,19 @@ class SynthesisInputs(Section):
     folders: str | None = Field(
         None,
         description=(
-            "folder with trainA and inferenceA (real images), trainB and inferenceB (naive images, kept beside them), "
-            "each searched for images at any depth; <name>_label beside an image is its label image"
+            "folder with trainA and inferenceA (real images), trainB and inferenceB (naive images, in place of "
+            "simulated ones: trainB is trained on, inferenceB is adapted; none: simulated), each searched for images "
+            "at any depth; <name>_label beside an image is its label image"
         ),
     )
     planted: Planted | None = Field(None, description="simulate the real images too, with another microscope")
+
+    @property
+    def gives_naive(self) -> bool:
+        """There are naive images in `folders`: something is in trainB. They stand for simulated ones."""
+        if self.folders is None:
+            return False
+        return any(file.is_file() and file.name[0] != "." for file in Path(self.folders, "trainB").rglob("*"))
 
     @field_validator("real", mode="before", json_schema_input_type=str | tuple[RealImage | str, ...])
     @classmethod

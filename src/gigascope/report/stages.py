@@ -129,7 +129,6 @@ def topography_report(ctx: Context, cfg: TopographyReport) -> None:
     "synthesis.report",
     SynthesisReport,
     inputs={
-        "cultures": Kind.STORE,
         "evaluation": Kind.STORE,
         "metrics": Kind.FILE,
         "distances": Kind.TABLE,
@@ -148,7 +147,7 @@ def topography_report(ctx: Context, cfg: TopographyReport) -> None:
         "nuclei": Kind.TABLE,
         "parity": Kind.TABLE,
     },
-    optional_inputs=dict.fromkeys(("real", "prototypes", "phantoms", "training", "adapted"), Kind.STORE),
+    optional_inputs=dict.fromkeys(("cultures", "real", "prototypes", "phantoms", "training", "adapted"), Kind.STORE),
     outputs={"page": Kind.FILE},
 )
 def synthesis_report(ctx: Context, cfg: SynthesisReport) -> None:

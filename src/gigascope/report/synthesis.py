@@ -42,7 +42,7 @@ def synthesis_page(result: SynthesisResult, picture_px: int = 720) -> str:
     page.add("What was decided, and why", words.decisions(result), anchor="decisions")
     page.add("How to use it", words.use(result), anchor="use")
     page.add("What was done", what_was_done(result.records), _all_numbers(result), anchor="done")
-    page.add("How to repeat it", reproduce(result.name, result.records, "cultures"), anchor="repeat")
+    page.add("How to repeat it", reproduce(result.name, result.records, words.naive_store(result)), anchor="repeat")
     return page.render()
 
 

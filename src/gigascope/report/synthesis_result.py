@@ -31,7 +31,7 @@ class SynthesisResult(EvaluatedResult):
     Attributes
     ----------
     name : of the dataset
-    stores : by the names of STORES; `cultures` and `evaluation` always
+    stores : by the names of STORES; `evaluation` always, `cultures` unless naive images were given
     tables : columns by name of the table; see TABLES
     metrics : content of metrics.json
     """
@@ -43,6 +43,11 @@ class SynthesisResult(EvaluatedResult):
         """Kinds of images that there are: real, naive, adapted."""
         there = dict(self.stores["evaluation"].attrs["images"])
         return [key for key in (REAL, NAIVE, ADAPTED) if key in there]
+
+    @property
+    def given(self) -> bool:
+        """Naive images were given, not simulated."""
+        return bool(self.stores["evaluation"].attrs.get("naive_given"))
 
     @property
     def voxel_um(self) -> tuple[float, float, float]:

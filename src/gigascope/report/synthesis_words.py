@@ -31,8 +31,9 @@ def summary(result: SynthesisResult) -> str:
     z, y, x = result.voxel_um
     found = result.value(f"nuclei_{NAIVE}")
     nuclei = f" with {number(found)} labelled nuclei measured" if found is not None else ""
+    what = "naive image" if result.given else "simulated spheroid"
     text = (
-        f"{n} simulated spheroid{'s' if n != 1 else ''}{nuclei}, voxels of {plain(z)} × {plain(y)} × {plain(x)} µm "
+        f"{n} {what}{'s' if n != 1 else ''}{nuclei}, voxels of {plain(z)} × {plain(y)} × {plain(x)} µm "
         "(z, y, x)."
     )
     if ADAPTED in result.sets:
@@ -99,6 +100,9 @@ def decisions(result: SynthesisResult) -> Html:
         if key == ADAPTED and REAL in result.sets:
             why = "those of the real images, which adapted ones are to be like"
         rows.append((f"Scale, {TITLES[key]}", f"{plain(low)} to {plain(high)}", why))
+    if result.given:
+        why = "images of trainB and inferenceB, called simulated on this page: nothing was simulated here"
+        rows.append(("Naive images", "given", why))
     if REAL not in result.sets:
         rows.append(("Real images", "none", "distances are those of halves of the simulated images: the floor"))
     rows += [("Note", "", str(note)) for note in result.metrics.get("notes") or []]
@@ -108,11 +112,12 @@ def decisions(result: SynthesisResult) -> Html:
 def use(result: SynthesisResult) -> Html:
     """How to open the result, on the command line and in Python."""
     folder = f"results/{result.name}"
-    store = "adapted" if ADAPTED in result.sets else "cultures"
-    first = next(iter(result.stores["cultures"].images), "s0000")
+    naive = naive_store(result)
+    store = "adapted" if ADAPTED in result.sets else naive
+    first = str(result.stores["evaluation"].attrs.get("first", "s0000"))
     lines = [
         f"gigascope view {folder}                  # images and labels in the browser",
-        f"gigascope info {folder}/cultures.zarr",
+        f"gigascope info {folder}/{naive}.zarr",
         f"gigascope export {folder} volumes        # image and label files, for StarDist and Cellpose",
         f"gigascope export {folder} slices --layout slices   # slices in three directions, at one scale",
         f"gigascope export {folder} challenge --layout ctc   # folders of the Cell Tracking Challenge",
@@ -121,13 +126,18 @@ def use(result: SynthesisResult) -> Html:
         "from gigascope.store.open import open_store",
         "",
         f'image = open_store("{folder}/{store}.zarr").image("{first}").array()[:]      # (z, y, x), uint16',
-        f'labels = open_store("{folder}/cultures.zarr").image("{first}").label("nuclei")[:]  # 0 is background',
+        f'labels = open_store("{folder}/{naive}.zarr").image("{first}").label("nuclei")[:]  # 0 is background',
     ]
     text = paragraph(
         "Every spheroid is an OME-Zarr 0.5 image of its own with its labels: napari, Neuroglancer and ome-zarr read "
         "it as it is. Tables beside this page have all numbers of its plots."
     )
     return join([text, commands(lines), paragraph("In Python:"), commands(snippet)])
+
+
+def naive_store(result: SynthesisResult) -> str:
+    """Name of the store of the images before adaptation."""
+    return "real" if result.given else "cultures"
 
 
 def _count(result: SynthesisResult, key: str) -> int:

@@ -24,6 +24,7 @@ DEFAULT_LAYERS = (
     ("volume", "decoded", "gate"),
     ("mosaic",),
     ("cultures", "adapted", "real"),
+    ("adapted", "real"),
 )
 # Integers that name something: drawn in colour over the images.
 SEGMENTATIONS = ("gate",)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from gigascope.config.dataset import SynthesisDataset
+from gigascope.errors import UserError
 from gigascope.synthesis.domain.plan import ImageHeader, describe_domain, read_domain
 from gigascope.synthesis.phantom.plan import most_nuclei
 from gigascope.synthesis.simulation.geometry import image_grid
@@ -18,15 +20,15 @@ class SynthesisHeader:
     Attributes
     ----------
     domain : headers of the real images, and of naive ones that were given
-    cultures : one line about what is simulated
+    cultures : lines about what is simulated, or that it is not
     """
 
     domain: tuple[ImageHeader, ...]
-    cultures: str
+    cultures: tuple[str, ...]
 
     def describe(self) -> list[str]:
         """Lines for a person."""
-        return [*describe_domain(self.domain), self.cultures]
+        return [*describe_domain(self.domain), *self.cultures]
 
 
 def read_header(dataset: SynthesisDataset) -> SynthesisHeader:
@@ -34,8 +36,11 @@ def read_header(dataset: SynthesisDataset) -> SynthesisHeader:
 
     Raises
     ------
-    UserError : an image is missing, broken or not clear
+    UserError : an image is missing, broken or not clear; given naive images lack labels that the training asks for
     """
+    domain = read_domain(dataset.inputs, dataset.ingest)
+    if dataset.gives_naive:
+        return SynthesisHeader(domain, _given(dataset, domain))
     grid, cfg = dataset.simulate.grid, dataset.phantoms
     shape = image_grid(field_of(dataset), grid.output_voxel_um, grid.oversample, grid.field_um).shape
     size = " x ".join(map(str, shape))
@@ -44,4 +49,24 @@ def read_header(dataset: SynthesisDataset) -> SynthesisHeader:
         f"simulated: {cfg.n_spheroids} spheroids of about {most_nuclei(cfg)} nuclei, images of about {size} voxels "
         f"(z, y, x) of {voxel} um"
     )
-    return SynthesisHeader(read_domain(dataset.inputs, dataset.ingest), text)
+    return SynthesisHeader(domain, (text,))
+
+
+def _given(dataset: SynthesisDataset, domain: tuple[ImageHeader, ...]) -> tuple[str, ...]:
+    """What becomes of naive images that were given."""
+    from gigascope.synthesis.adaptation.plan import objective_of
+
+    train, inference = ([i for i in domain if (i.domain, i.use) == ("B", use)] for use in ("train", "inference"))
+    bare = next((image for image in train if not image.labelled), None)
+    if bare is not None and dataset.train.arch != "identity" and objective_of(dataset.train).label > 0:
+        raise UserError(
+            f"the label term needs labels of the naive images, and {bare.name} in trainB has none.",
+            where="train.weights.label",
+            do=f"Set train.weights.label: 0, or put {Path(bare.name).stem}_label.tif beside each image.",
+        )
+    adapted = f"{len(inference)} of inferenceB are adapted" if inference else "the same are adapted (no inferenceB)"
+    scores = "" if all(image.labelled for image in inference or train) else ", without scores where there are no labels"
+    return (
+        "nothing is simulated, trainB has naive images: phantoms, simulate and prototypes are left out",
+        f"{len(train)} naive images of trainB are trained on, {adapted} and compared{scores}",
+    )

@@ -11,7 +11,7 @@ import torch
 
 from gigascope.errors import UserError
 from gigascope.synthesis.adaptation.architecture import Architecture
-from gigascope.synthesis.adaptation.domain import Domain
+from gigascope.synthesis.adaptation.domain import Domain, Place
 from gigascope.synthesis.adaptation.loader import Loader, Loading
 from gigascope.synthesis.adaptation.mapping import Mapping
 from gigascope.synthesis.adaptation.networks import Networks
@@ -95,10 +95,10 @@ class Material:
         return Material(real, cultures, (a, b))
 
     @staticmethod
-    def of(real: Path, cultures: Path, surveys: list[dict[str, Any]]) -> Material:
+    def of(real: Place, cultures: Place, surveys: list[dict[str, Any]]) -> Material:
         """As another process, or an earlier attempt, found it."""
         a, b = (Survey.from_dict(values) for values in surveys)
-        return Material(Domain.open(real), Domain.open(cultures), (a, b))
+        return Material(real.open(), cultures.open(), (a, b))
 
     def to_list(self) -> list[dict[str, Any]]:
         """The surveys as plain values."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -57,29 +57,83 @@ class Volume:
         return np.asarray(self.labels[region])
 
 
-@dataclass(frozen=True, eq=False)
-class Domain:
-    """All images of a store.
+@dataclass(frozen=True)
+class Place:
+    """Where the images of a domain stand, so that another process opens the same ones.
 
     Attributes
     ----------
     path : of the store
+    kind : A is real, B naive ones that were given; cultures say nothing of this, and are there as a whole
+    use : for training or inference
+    """
+
+    path: Path
+    kind: Literal["A", "B"] = "A"
+    use: Literal["train", "inference"] = "train"
+
+    def holds(self, attrs: Mapping[str, Any]) -> bool:
+        """Whether an image with these attributes is one of them."""
+        return attrs.get("domain", "A") == self.kind and attrs.get("use", "train") == self.use
+
+    def open(self, *, labelled: bool = False) -> Domain:
+        """See :meth:`Domain.open`."""
+        return Domain.open(self.path, self.kind, self.use, labelled=labelled)
+
+
+def naive_place(cultures: Path | None, real: Path | None, use: Literal["train", "inference"]) -> Place:
+    """Where the naive images stand: cultures where there are any, else those that were given beside the real images.
+
+    What is adapted are those for inference; where none are, those that were trained on.
+
+    Parameters
+    ----------
+    cultures, real : stores; one of them at least
+
+    Raises
+    ------
+    UserError : neither
+    """
+    if cultures is not None:
+        return Place(cultures)
+    if real is None:
+        raise UserError("there are neither simulated images nor naive ones.", do="Give --input cultures=PATH.")
+    store = open_store(real)
+    chosen = Place(real, "B", use)
+    there = any(chosen.holds(store.image(name).attrs) for name in store.images)
+    return chosen if there else Place(real, "B")
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """All images of a store that belong together.
+
+    Attributes
+    ----------
+    place : their store, and which of it they are
     volumes : its images
     voxel_um : edges (z, y, x)
     dtype : of the images
     """
 
-    path: Path
+    place: Place
     volumes: tuple[Volume, ...]
     voxel_um: tuple[float, float, float]
     dtype: np.dtype
 
     @staticmethod
-    def open(path: Path, *, labelled: bool = False) -> Domain:
+    def open(
+        path: Path,
+        kind: Literal["A", "B"] = "A",
+        use: Literal["train", "inference"] = "train",
+        *,
+        labelled: bool = False,
+    ) -> Domain:
         """From the ensemble at `path`: cultures, or those of the real images that are for training.
 
         Parameters
         ----------
+        kind, use : see :class:`Place`
         labelled : labels are needed
 
         Raises
@@ -89,7 +143,11 @@ class Domain:
         store = open_store(path)
         if not store.images:
             raise UserError("holds no images.", where=path, do="Give an ensemble of images, as ingest writes it.")
-        chosen = [name for name in store.images if _to_train(store.image(name).attrs)]
+        place = Place(path, kind, use)
+        chosen = [name for name in store.images if place.holds(store.image(name).attrs)]
+        if not chosen and kind == "B":
+            what = f"holds {len(store.images)} images, none of which is a naive one."
+            raise UserError(what, where=path, do="Put naive images into trainB, or leave it empty: they are simulated.")
         if not chosen:
             what = f"holds {len(store.images)} images, none of which is for training."
             raise UserError(what, where=path, do="Set use: train for some of the images under inputs.real.")
@@ -105,7 +163,12 @@ class Domain:
             names = " and ".join(sorted(dtype.name for dtype in dtypes))
             what = f"has images of {names}, whose grey values mean different things."
             raise UserError(what, where=path, do="Give images of one bit depth.")
-        return Domain(path, volumes, voxels[0], dtypes.pop())
+        return Domain(place, volumes, voxels[0], dtypes.pop())
+
+    @property
+    def path(self) -> Path:
+        """Of the store."""
+        return self.place.path
 
     @property
     def n_voxels(self) -> int:
@@ -122,11 +185,6 @@ class Domain:
         return sum(int(np.prod([n // c for n, c in zip(volume.shape, crop)])) for volume in self.volumes)
 
 
-def _to_train(attrs: Mapping[str, Any]) -> bool:
-    """Images that are kept out of training are there to compare with; cultures say nothing of all this."""
-    return attrs.get("domain", "A") == "A" and attrs.get("use", "train") == "train"
-
-
 def check_domains(real: Domain, cultures: Domain, crop: tuple[int, int, int], least: tuple[int, int, int]) -> None:
     """Refuse what no network can learn from.
 
@@ -139,12 +197,14 @@ def check_domains(real: Domain, cultures: Domain, crop: tuple[int, int, int], le
     ------
     UserError : voxels of different size, crops that are too small, images smaller than a crop, too few crops
     """
+    given = cultures.place.kind == "B"
     if not _alike(real.voxel_um, cultures.voxel_um):
         raise UserError(
-            f"has voxels of {_edges(real.voxel_um)} micrometres, the simulated images of {_edges(cultures.voxel_um)}: "
-            "a network would learn to change the size of nuclei.",
+            f"has voxels of {_edges(real.voxel_um)} micrometres, the {'naive' if given else 'simulated'} images of "
+            f"{_edges(cultures.voxel_um)}: a network would learn to change the size of nuclei.",
             where=real.path,
-            do="Set simulate.grid.output_voxel_um to the real voxel size.",
+            do="Set ingest.output_voxel_um, to which all are resampled." if given else
+            "Set simulate.grid.output_voxel_um to the real voxel size.",
         )
     if any(c < n for c, n in zip(crop, least)):
         what = f"crops of {_sides(crop)} voxels are too small: a discriminator sees {_sides(least)} at least."

@@ -14,7 +14,7 @@ from gigascope.learning.events import EventFile
 from gigascope.learning.live import LiveLosses
 from gigascope.learning.processes import crew
 from gigascope.synthesis.adaptation.course import Course, Material
-from gigascope.synthesis.adaptation.domain import Domain
+from gigascope.synthesis.adaptation.domain import Domain, Place
 from gigascope.synthesis.adaptation.events import add_losses, add_picture
 from gigascope.synthesis.adaptation.loader import Loaded, Loader, LoaderStats
 from gigascope.synthesis.adaptation.mapping import Mapping
@@ -80,7 +80,7 @@ class Learning:
         material = self.material = self.material or Material.look_through(real, cultures, course)
         packed = _packed({"training": resumed, "surveys": material.to_list()})
         with ExitStack() as stack:
-            stack.enter_context(crew(self.processes, device, _take_part, real.path, cultures.path, course, packed))
+            stack.enter_context(crew(self.processes, device, _take_part, real.place, cultures.place, course, packed))
             mine = material.loader(course, device, ranks=self.processes, last=course.schedule.steps)
             loader = stack.enter_context(mine)
             training = self.training = _training(loader, course, device, 0, self.processes, resumed)
@@ -109,7 +109,7 @@ class Learning:
         """Take over a saved state."""
         real, cultures = self._domains
         self._resumed = state["training"]
-        self.material = Material.of(real.path, cultures.path, state["surveys"])
+        self.material = Material.of(real.place, cultures.place, state["surveys"])
         self.stats.batches = [Loaded(*row) for row in zip(*(column.tolist() for column in state["loaded"].values()))]
         self.pictures = [Picture(**values) for values in state["pictures"]]
 
@@ -177,7 +177,7 @@ def _training(
 
 
 def _take_part(
-    rank: int, ranks: int, device: torch.device, real: Path, cultures: Path, course: Course, packed: bytes
+    rank: int, ranks: int, device: torch.device, real: Place, cultures: Place, course: Course, packed: bytes
 ) -> None:
     """All steps of another process."""
     known = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=False)

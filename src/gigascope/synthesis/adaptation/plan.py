@@ -176,24 +176,35 @@ def _on(asked: str, usual: bool) -> bool:
     return usual if asked == "auto" else asked == "on"
 
 
-def cultures_of(dataset: SynthesisDataset) -> tuple[Shape, tuple[float, float, float]]:
-    """Shape (z, y, x) of the largest simulated image, and its voxels, from the config."""
+def naive_of(dataset: SynthesisDataset, header: Any, use: str) -> tuple[Shape, tuple[float, float, float], int]:
+    """Shape (z, y, x) of the largest naive image, its voxels, and how many there are: from the config, or as given.
+
+    Parameters
+    ----------
+    header : whose `domain` are headers of the images that were given; not looked at where cultures are simulated
+    use : "train" or "inference", of given images
+    """
     from gigascope.synthesis.simulation.geometry import image_grid
     from gigascope.synthesis.simulation.plan import field_of
 
+    if dataset.gives_naive:
+        given = [image for image in header.domain if image.domain == "B"]
+        given = [image for image in given if image.use == use] or given
+        largest = max(given, key=lambda image: math.prod(image.written))
+        return largest.written, dataset.ingest.output_voxel_um or largest.voxel_um, len(given)
     grid = dataset.simulate.grid
     found = image_grid(field_of(dataset), grid.output_voxel_um, grid.oversample, grid.field_um)
     z, y, x = found.shape
     edges = grid.output_voxel_um
-    return (z, y, x), (edges[0], edges[1], edges[2])
+    return (z, y, x), (edges[0], edges[1], edges[2]), dataset.phantoms.n_spheroids
 
 
 def estimate_train(dataset: SynthesisDataset, header: Any) -> Estimate:
     """What a step keeps of its crops, weights, pools, crops that are read ahead."""
-    cfg, (shape, voxel) = dataset.train, cultures_of(dataset)
+    cfg, (shape, voxel, n) = dataset.train, naive_of(dataset, header, "train")
     if cfg.arch == "identity":
         return Estimate(START_BYTES, 0, 10, 10**5, 20, "no network")
-    crop, architecture, steps = crop_of(cfg, shape), architecture_of(cfg, voxel), steps_of(cfg, n_of(dataset))
+    crop, architecture, steps = crop_of(cfg, shape), architecture_of(cfg, voxel), steps_of(cfg, n)
     processes = processes_of(cfg, 1)
     at_once = min(cfg.micro_batch or batch_of(cfg), batch_of(cfg) // processes) * math.prod(crop)
     label = objective_of(cfg).label > 0
@@ -210,7 +221,7 @@ def estimate_train(dataset: SynthesisDataset, header: Any) -> Estimate:
 
 def estimate_infer(dataset: SynthesisDataset, header: Any) -> Estimate:
     """One file of an image, and a window in the network."""
-    cfg, (shape, voxel), n = dataset.infer, cultures_of(dataset), n_of(dataset)
+    cfg, (shape, voxel, n) = dataset.infer, naive_of(dataset, header, "inference")
     plan = ensemble_plan(shape, "uint16", cfg.chunk, cfg.shard)
     levels = level_plans(plan, "zyx")
     window = math.prod(min(s, w + 2 * h) for s, w, h in zip(shape, cfg.window, cfg.halo))
@@ -235,11 +246,6 @@ def estimate_infer_job(dataset: SynthesisDataset, header: Any, job: JobKind) -> 
         return replace(whole, seconds=20 + whole.seconds / parts, disk=whole.disk // parts, files=whole.files // parts)
     light = replace(whole, memory=START_BYTES, gpu_memory=0, seconds=20, disk=0, files=20)
     return light if job == "open" else replace(light, seconds=20 + whole.disk / 2e8)
-
-
-def n_of(dataset: SynthesisDataset) -> int:
-    """Simulated images."""
-    return dataset.phantoms.n_spheroids
 
 
 def weights_of(architecture: Architecture) -> int:

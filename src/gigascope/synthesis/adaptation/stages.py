@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gigascope.config import synthesis_adapt as config
 from gigascope.stage import Kind, Scatter, stage
@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 
     from gigascope.runtime.context import Context
     from gigascope.runtime.parts import WorkPlan
+    from gigascope.synthesis.adaptation.domain import Place
+
+
+def _naive(ctx: Context, use: Literal["train", "inference"]) -> Place:
+    """Where the images stand that are to get another look."""
+    from gigascope.synthesis.adaptation.domain import naive_place
+
+    cultures, real = (ctx.input_path(name) if ctx.has(name) else None for name in ("cultures", "real"))
+    return naive_place(cultures, real, use)
 
 
 def _start_files(cfg: config.Train) -> list[Path]:
@@ -24,7 +33,8 @@ def _start_files(cfg: config.Train) -> list[Path]:
 @stage(
     "synthesis.train",
     config.Train,
-    inputs={"cultures": Kind.STORE, "real": Kind.STORE},
+    inputs={"real": Kind.STORE},
+    optional_inputs={"cultures": Kind.STORE},
     outputs={"network": Kind.FILE, "losses": Kind.TABLE, "training": Kind.STORE, "events": Kind.FILE},
     estimate=plan.estimate_train,
     gpu=True,
@@ -43,7 +53,7 @@ def train(ctx: Context, cfg: config.Train) -> None:
     from gigascope.synthesis.adaptation.record import write_record
 
     labelled = cfg.arch != "identity" and plan.objective_of(cfg).label > 0
-    cultures = Domain.open(ctx.input_path("cultures"), labelled=labelled)
+    cultures = _naive(ctx, "train").open(labelled=labelled)
     store = create_store(ctx.scratch_path("training"))
     ctx.adopt("training", store)
     if cfg.arch == "identity":
@@ -79,10 +89,10 @@ def open_infer(ctx: Context, cfg: config.Infer) -> WorkPlan:
     """Lay out the adapted images; one of their files is one item, after the statistics of each image if asked for."""
     from gigascope.runtime.parts import WorkPlan
     from gigascope.synthesis.adaptation.adapted import lay_out
-    from gigascope.synthesis.adaptation.domain import Domain, check_voxels
+    from gigascope.synthesis.adaptation.domain import check_voxels
     from gigascope.synthesis.adaptation.stored import read_adaptation
 
-    cultures = Domain.open(ctx.input_path("cultures"))
+    cultures = _naive(ctx, "inference").open()
     adaptation = read_adaptation(ctx.input_path("network"), cfg.weights)
     check_voxels(cultures, adaptation.voxel_um, ctx.input_path("network"))
     measured = cfg.statistics == "volume"
@@ -117,7 +127,6 @@ def infer_item(ctx: Context, cfg: config.Infer, item: int) -> None:
 def _adapting(ctx: Context, cfg: config.Infer) -> Any:
     """The network on the device, and the images that it is applied to."""
     from gigascope.synthesis.adaptation.adapted import Adapting
-    from gigascope.synthesis.adaptation.domain import Domain
     from gigascope.synthesis.adaptation.inference import Adapter
     from gigascope.synthesis.adaptation.stored import read_adaptation
 
@@ -125,7 +134,7 @@ def _adapting(ctx: Context, cfg: config.Infer) -> Any:
     generator = None if found.to_a is None else found.to_a.to(ctx.device)
     bfloat16 = plan.bfloat16_of(cfg, found.bfloat16, cuda=ctx.device.type == "cuda")
     adapter = Adapter(generator, found.cultures, found.real, cfg.scale, ctx.device, bfloat16)
-    cultures = Domain.open(ctx.input_path("cultures"))
+    cultures = _naive(ctx, "inference").open()
     return Adapting(adapter, cultures, cfg.window, cfg.overlaps, cfg.blend, cfg.halo)
 
 
@@ -136,7 +145,8 @@ def _rounds(cfg: config.Infer) -> int:
 @stage(
     "synthesis.infer",
     config.Infer,
-    inputs={"cultures": Kind.STORE, "network": Kind.FILE},
+    inputs={"network": Kind.FILE},
+    optional_inputs={"cultures": Kind.STORE, "real": Kind.STORE},
     outputs={"adapted": Kind.STORE},
     estimate=plan.estimate_infer,
     gpu=True,

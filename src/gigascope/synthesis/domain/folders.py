@@ -1,7 +1,8 @@
 """The published layout of a training set: trainA, trainB, inferenceA and inferenceB in one folder.
 
-A is real, B is naive, as simulated elsewhere: it takes the place of cultures of our own. Each is searched for images at
-any depth. `<name>_label.tif` beside an image, or in a folder `labels` beside that of the image, is its label image.
+A is real, B is naive, as simulated elsewhere: it takes the place of cultures of our own. trainB is trained on; what is
+adapted and compared is inferenceB, or trainB where that is empty. Each is searched for images at any depth.
+`<name>_label.tif` beside an image, or in a folder `labels` beside that of the image, is its label image.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def find_images(root: Path) -> list[FoundImage]:
 
     Raises
     ------
-    UserError : no such folder, or no image in trainA
+    UserError : no such folder, no image in trainA, or naive images of which none is in trainB
     """
     if not root.is_dir():
         raise UserError("there is no such folder.", where=root, do="Check inputs.folders.")
@@ -54,6 +55,11 @@ def find_images(root: Path) -> list[FoundImage]:
     if not any((image.domain, image.use) == ("A", "train") for image in found):
         do = "Put real images (.tif, .h5 or .zarr) into trainA, or check inputs.folders."
         raise UserError("has no image in trainA.", where=root, do=do)
+    if any(image.domain == "B" for image in found) and not any(
+        (image.domain, image.use) == ("B", "train") for image in found
+    ):
+        do = "Put naive images into trainB too, or leave inferenceB empty: they are simulated then."
+        raise UserError("has naive images in inferenceB, and none in trainB to learn from.", where=root, do=do)
     return found
 
 

@@ -37,6 +37,7 @@ class ImageHeader:
     voxel_um : (z, y, x) in the file
     written : (z, y, x) in the store
     domain : A is real, B naive
+    use : "train" or "inference"
     """
 
     name: str
@@ -48,6 +49,7 @@ class ImageHeader:
     voxel_um: tuple[float, float, float]
     written: tuple[int, int, int]
     domain: str
+    use: str = "train"
 
 
 def read_domain(inputs: SynthesisInputs, cfg: Ingest) -> tuple[ImageHeader, ...]:
@@ -77,6 +79,7 @@ def read_domain(inputs: SynthesisInputs, cfg: Ingest) -> tuple[ImageHeader, ...]
                 source.voxel_um,
                 (z, y, x),
                 source.domain,
+                source.use,
             )
         )
     return tuple(found)

@@ -75,9 +75,13 @@ def open_sources(inputs: SynthesisInputs, cfg: Ingest) -> list[DomainSource]:
     UserError : a file is missing or broken, is not clear, has no voxel size, or labels of another shape
     """
     if inputs.folders is not None:
+        images = find_images(Path(inputs.folders))
+        if inputs.gives_naive and all(found.domain == "A" for found in images):
+            do = "Put naive images (.tif, .h5 or .zarr) there, or leave it empty: they are simulated then."
+            raise UserError("has files in trainB, none of which is an image.", where=inputs.folders, do=do)
         return [
             _source(_opened(found.image, None, found.labels, None, _FOLDER_KEYS), _Wanted(found.domain, found.use), cfg)
-            for found in find_images(Path(inputs.folders))
+            for found in images
         ]
     return [
         _source(

@@ -29,8 +29,8 @@ def histograms(tables: Sequence[Columns]) -> Table:
 
     Parameters
     ----------
-    tables : one for each image; of columns volume_um3, depth_um, clip_fraction, centroid_z, _y and _x those that are
-        there
+    tables : one for each image; of columns volume_um3, depth_um, clip_fraction, centroid_z, _y and _x (or z, y, x)
+        those that are there
     """
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in QUANTITIES}
     for columns in tables:
@@ -66,7 +66,7 @@ def _quantities(columns: Columns) -> dict[str, NDArray[np.float64]]:
         found["depth"] = np.asarray(columns["depth_um"], np.float64)
     if "clip_fraction" in columns:
         found["clip"] = 100.0 * np.asarray(columns["clip_fraction"], np.float64)
-    names = ("centroid_z", "centroid_y", "centroid_x")
+    names = ("centroid_z", "centroid_y", "centroid_x") if "centroid_z" in columns else ("z", "y", "x")
     if all(name in columns for name in names) and len(columns[names[0]]) > 1:
         places = np.stack([np.asarray(columns[name], np.float64) for name in names], axis=1)
         near = cKDTree(places).query_ball_point(places, AROUND_UM, return_length=True)

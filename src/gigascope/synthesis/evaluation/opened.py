@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gigascope.store.open import StoreReader
     from gigascope.synthesis.evaluation.scores import Segment
 
+NAIVE_STORE = "cultures"
+
 
 @dataclass(frozen=True, eq=False)
 class Sets:
@@ -23,7 +25,7 @@ class Sets:
 
     Attributes
     ----------
-    naive : simulated images
+    naive : simulated images, or those that were given in their place
     real : images that they should look like, or none
     adapted : what a network made of the simulated ones, with their labels, or none
     test : real images with labels that nothing was trained on, or none: then all real ones with labels
@@ -43,9 +45,19 @@ class Sets:
 def open_sets(stores: Mapping[str, StoreReader]) -> Sets:
     """Sets from the stores `cultures`, and `real` and `adapted` where there are any.
 
-    Of `real` those images count that are of the domain A; of them those for inference are for tests.
+    Of `real` those images count that are of the domain A; of them those for inference are for tests. Without
+    `cultures` the naive images are those of the domain B in `real` that are adapted.
+
+    Raises
+    ------
+    UserError : no naive images, or such as cannot be compared
     """
-    naive = open_set(NAIVE, stores["cultures"])
+    if NAIVE_STORE in stores:
+        naive = open_set(NAIVE, stores[NAIVE_STORE])
+    elif REAL in stores:
+        naive = open_set(NAIVE, stores[REAL], given_names(stores[REAL]))
+    else:
+        raise UserError("there are neither simulated images nor naive ones.", do="Give --input cultures=PATH.")
     real = test = None
     if REAL in stores:
         store = stores[REAL]
@@ -57,6 +69,13 @@ def open_sets(stores: Mapping[str, StoreReader]) -> Sets:
             test = ImageSet(REAL, tuple(kept)) if kept else None
     adapted = paired(naive, open_set(ADAPTED, stores[ADAPTED])) if ADAPTED in stores else None
     return Sets(naive, real, adapted, test)
+
+
+def given_names(store: StoreReader) -> list[str]:
+    """Names of the naive images beside the real ones that are adapted: for inference, or all where none are."""
+    of = {name: store.image(name).attrs for name in store.images}
+    names = [name for name, attrs in of.items() if attrs.get("domain") == "B"]
+    return [name for name in names if of[name].get("use") == "inference"] or names
 
 
 def network_segmenter(path: Path | None, device: torch.device) -> Callable[[str], Segment]:

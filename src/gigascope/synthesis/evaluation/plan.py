@@ -6,8 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gigascope.runtime.resources import Estimate
-from gigascope.synthesis.simulation.geometry import image_grid
-from gigascope.synthesis.simulation.plan import field_of
+from gigascope.synthesis.adaptation.plan import naive_of
 
 if TYPE_CHECKING:
     from gigascope.config.dataset import SynthesisDataset
@@ -29,17 +28,15 @@ def estimate_evaluate(dataset: SynthesisDataset, header: Any) -> Estimate:
 
     Real images count as many and as large as the simulated ones.
     """
-    cfg, inputs = dataset.evaluate, dataset.inputs
-    grid = dataset.simulate.grid
-    field = field_of(dataset)
-    shape = image_grid(field, grid.output_voxel_um, grid.oversample, grid.field_um).shape
-    voxels, n = math.prod(shape), dataset.phantoms.n_spheroids
-    kinds = 3 if inputs.real or inputs.folders or inputs.planted else 1
+    cfg = dataset.evaluate
+    shape, voxel_um, n = naive_of(dataset, header, "inference")
+    voxels = math.prod(shape)
+    kinds = 3 if dataset.has_real else 1
     tile = math.prod(min(t, s) for t, s in zip(cfg.tile, shape))
     tiles = min(cfg.max_tiles, n * math.prod(-(-s // t) for s, t in zip(shape, cfg.tile)))
     segmented = min(cfg.max_segmented, n * voxels)
     one = min(max(1, cfg.max_segmented // n), voxels)
-    cells = min(MOST_CELLS, math.ceil(math.prod(field) / CELL_UM3))
+    cells = min(MOST_CELLS, math.ceil(voxels * math.prod(voxel_um) / CELL_UM3))
     kept = kinds * (cfg.patches * PATCH_BYTES + tiles * PER_TILE_BYTES + segmented * KEPT_BYTES)
     held = START_BYTES + kept + max(tile * TILE_BYTES, one * SEGMENTED_BYTES, cells * CELL_BYTES)
     seconds = 10 + kinds * (tiles * tile / TILE_VOXELS_PER_S + segmented / SEGMENTED_VOXELS_PER_S)

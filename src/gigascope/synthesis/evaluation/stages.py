@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @stage(
     "synthesis.evaluate",
     config.Evaluate,
-    inputs={"cultures": Kind.STORE},
-    optional_inputs={"real": Kind.STORE, "adapted": Kind.STORE, "network": Kind.FILE},
+    inputs={},
+    optional_inputs={"cultures": Kind.STORE, "real": Kind.STORE, "adapted": Kind.STORE, "network": Kind.FILE},
     outputs={"metrics": Kind.FILE, "evaluation": Kind.STORE, **dict.fromkeys(TABLES, Kind.TABLE)},
     estimate=plan.estimate_evaluate,
     gpu=True,
@@ -38,8 +38,9 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
 
     stores = {name: ctx.open(name) for name in ("cultures", "real", "adapted") if ctx.has(name)}
     sets = open_sets(stores)
-    cultures = stores["cultures"]
-    nuclei = {n: cultures.image(n).table("nuclei") for n in cultures.images if "nuclei" in cultures.image(n).tables}
+    origin = stores.get("cultures") or stores["real"]
+    naive = [(v.name, origin.image(v.name)) for v in sets.naive.volumes]
+    nuclei = {name: image.table("nuclei") for name, image in naive if "nuclei" in image.tables}
     options: dict[str, Any] = {}
     if cfg.segmenter == "network":
         path = ctx.input_path("network") if ctx.has("network") else None
@@ -73,6 +74,8 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
         "scales": {key: [grey.low, grey.high] for key, grey in found.scales.items()},
         "images": found.sizes,
         "segmenter": cfg.segmenter,
+        "naive_given": "cultures" not in stores,
+        "first": sets.naive.volumes[0].name,
     }
     numbers = values(found)
     said = [*found.warnings, *warnings(numbers)]

@@ -72,10 +72,17 @@ def write_ctc(folder: Path, volumes: Iterable[Volume], segment: Segment | None =
 
 
 def write_pairs(folder: Path, volumes: Iterable[Volume]) -> list[dict[str, Any]]:
-    """`images/<name>.tif` and `labels/<name>.tif`, OME-TIFF with voxel sizes; labels keep their ids, 16 or 32 bits."""
-    found = []
+    """`images/<name>.tif` and `labels/<name>.tif`, OME-TIFF with voxel sizes; labels keep their ids, 16 or 32 bits.
+
+    Of an image without labels, as given naive ones may be, only the image is written.
+    """
+    found: list[dict[str, Any]] = []
     for volume in volumes:
         file = f"{volume.name}.tif"
+        if volume.labels is None:
+            write_stack(folder / "images" / file, (volume.read(r) for r in slabs(volume)), volume, volume.image.dtype)
+            found.append({"image": volume.name})
+            continue
         ids = label_ids(volume)
         kind = np.dtype(np.uint16 if not len(ids) or ids[-1] <= MOST_LABELS else np.uint32)
         write_stack(folder / "images" / file, (volume.read(r) for r in slabs(volume)), volume, volume.image.dtype)
