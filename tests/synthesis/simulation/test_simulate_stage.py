@@ -16,6 +16,7 @@ import zarr
 
 from gigascope.config.dataset import load_dataset, merge
 from gigascope.config.section import dump
+from gigascope.config.synthesis_phantoms import Region
 from gigascope.config.synthesis_simulate import Simulate
 from gigascope.errors import UserError
 from gigascope.store.checksum import verify
@@ -123,14 +124,23 @@ def test_killed_and_started_again_is_the_same(simulated, phantoms, tmp_path):
 
 
 def test_a_spheroid_is_the_same_however_many_there_are(simulated, phantoms, tmp_path):
-    """L5."""
-    one = {"phantoms": {"n_spheroids": 1}}
-    config = write_dataset(tmp_path, TINY, one)
+    """L5. Of two spheroids every shard is an item, with light of the open job; of four each spheroid is one."""
+    config = write_dataset(tmp_path, TINY, {"phantoms": {"n_spheroids": 4}})
     RUNS.run(config, tmp_path, "phantoms")
     RUNS.run(config, tmp_path, "simulate")
-    alone, both = cultures(tmp_path).image("s0000"), cultures(simulated).image("s0000")
-    assert (alone.array()[...] == both.array()[...]).all()
-    assert (alone.label("nuclei")[...] == both.label("nuclei")[...]).all()
+    two, four = cultures(simulated), cultures(tmp_path)
+    assert [store.provenance["scatter"]["items"] for store in (two, four)] == [[8], [4]]
+    for name in two.images:
+        one, other = two.image(name), four.image(name)
+        for mine, theirs in zip(arrays_of(one), arrays_of(other), strict=True):
+            assert (mine[...] == theirs[...]).all()
+        for column, values in one.table("nuclei").items():
+            assert np.array_equal(values, other.table("nuclei")[column], equal_nan=True)
+
+
+def arrays_of(image: Any) -> list[Any]:
+    """All arrays of an image at full resolution."""
+    return [image.array(), *map(image.label, image.labels), *map(image.side, image.sides)]
 
 
 # Another value for each key; sections of `optics` are those of the optics' own tests.
@@ -262,8 +272,33 @@ def test_estimate_covers_what_is_written(simulated, phantoms):
     assert all(job.memory > 0 and job.seconds > 0 for job in jobs)
 
 
-def test_items_count_the_shards_of_one_spheroid_after_the_other():
-    cut = [{"n_shards": 3}, {"n_shards": 1}, {"n_shards": 2}]
-    assert [plan.locate(cut, item) for item in range(6)] == [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 1)]
+def test_a_part_of_a_large_spheroid_needs_what_one_of_a_smaller_does(repository):
+    """T3, by the estimate: shards are as large, and light is that of the open job."""
+    large = load_dataset(repository / "config" / "datasets" / "large" / "spheroid.yaml")
+    smaller = large.phantoms.model_copy(update={"region": Region(semi_axes_um=(300.0,))})
+    both = [large, large.model_copy(update={"phantoms": smaller})]
+    memory = {
+        job: [plan.estimate_simulate_job(dataset, None, job).memory for dataset in both] for job in ("open", "part")
+    }
+    assert memory["part"][0] == memory["part"][1]
+    assert memory["open"][0] > memory["open"][1]
+    jobs = [plan.estimate_simulate_job(large, None, job) for job in ("open", "part", "gather")]
+    disk = plan.estimate_simulate(large, None).disk
+    assert jobs[0].disk + large.simulate.parts * jobs[1].disk + jobs[2].disk == pytest.approx(disk, rel=1e-3)
+    # in air, PSFs of a millimetre differ too much for eigen-PSFs
+    assert plan.n_kernels(Simulate(), 100.0) <= 4 < Simulate().optics.eig_max < plan.n_kernels(Simulate(), 1100.0)
+
+
+def test_items_count_spheroids_or_their_shards_one_after_the_other():
+    cut = [{"n_shards": 3, "whole": False}, {"n_shards": 2, "whole": True}, {"n_shards": 2, "whole": False}]
+    found = [(number, list(shards)) for number, shards in (plan.locate(cut, item) for item in range(6))]
+    assert found == [(0, [0]), (0, [1]), (0, [2]), (1, [0, 1]), (2, [0]), (2, [1])]
     with pytest.raises(ValueError, match="no such item"):
         plan.locate(cut, 6)
+
+
+def test_many_small_spheroids_are_items_and_few_large_ones_are_not():
+    assert plan.is_whole(1, 1)
+    assert plan.is_whole(8, 100)
+    assert not plan.is_whole(9, 100)
+    assert not plan.is_whole(2, 1)

@@ -167,10 +167,10 @@ def _scene(
     region, gap_um = phantom.region, float(phantom.facts["settings"]["placement"]["gap_um"])
     z, y, x = (v / r for v, r in zip(found["grid"]["output_voxel_um"], found["grid"]["oversample"]))
     psf = depth_psf(Settings.of(found["optics"]), (z, y, x), psf_depth(float(region.field_um[0])))
-    image = settings.image_of(found, phantom, psf.axial_stretch)
+    image = settings.image_of(found, region, psf.axial_stretch)
     table = phantom.table.to(device)
     spacing, low, high = found["attenuation"]["grid_um"], region.low.tolist(), region.high.tolist()
     grid = illumination.light_grid(table, region.field_um.tolist(), low, high, spacing)
     light = illumination.light_of(table, region.distance, grid, settings.attenuating(found), gap_um)
-    exposure = settings.exposure(found, table, seed, number)
+    exposure = settings.exposure(found, settings.median_intensity(table), seed, number)
     return Scene(image, table, gap_um, light, psf, exposure), image.voxel_um

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from gigascope.store.open import StoreReader
 
 CROPS = "crops"
+# A little more than the bounds of nuclei, which are good to float32.
+NEAR = 1.001
 UNITS = {
     **{f"{name}_{axis}": "um" for name in ("centroid", "low", "high") for axis in "zyx"},
     **{f"semi_axis_{k}": "um" for k in "abc"},
@@ -94,7 +96,7 @@ def write_phantom(store: StoreWriter, number: int, arrays: Mapping[str, NDArray]
 
 
 def all_nuclei(spheroids: Iterable[tuple[int, Mapping[str, NDArray]]]) -> tuple[dict[str, NDArray], dict[str, str]]:
-    """Columns and units of one table of all spheroids, for people; numbers to four digits after the point.
+    """Columns and units of one table of all spheroids, in the order of labels.
 
     Parameters
     ----------
@@ -105,9 +107,14 @@ def all_nuclei(spheroids: Iterable[tuple[int, Mapping[str, NDArray]]]) -> tuple[
         own = {name.removeprefix("nuclei."): values for name, values in arrays.items() if name.startswith("nuclei.")}
         parts.setdefault("spheroid", []).append(np.full(len(own["label_id"]), number))
         for name, values in own.items():
-            parts.setdefault(name, []).append(np.round(values, 4) if values.dtype.kind == "f" else values)
+            parts.setdefault(name, []).append(values)
     columns = {name: np.concatenate(values) for name, values in parts.items()}
     return columns, {name: unit for name, unit in UNITS.items() if name in columns}
+
+
+def rounded(columns: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """Numbers to four digits after the point, for people."""
+    return {name: np.round(values, 4) if values.dtype.kind == "f" else values for name, values in columns.items()}
 
 
 def write_crops(store: StoreWriter, crops: NDArray[np.float16]) -> None:
@@ -130,13 +137,64 @@ def read_phantom(store: StoreReader, number: int) -> StoredPhantom:
     group: Any = zarr.open_group(store.path, mode="r", zarr_format=3)[name]
     facts = dict(group.attrs)
     arrays = {column: torch.from_numpy(store.member(f"{name}/columns/{column}")[...]) for column in _KERNEL}
-    crops = torch.zeros((0, 48, 48, 48), dtype=torch.float16)
+    table = NucleiTable(**arrays, crops=_crops(store), octaves=facts["octaves"])
+    return StoredPhantom(read_region(store, number, facts), table, read_table(group["nuclei"]), facts)
+
+
+def read_nuclei_near(
+    store: StoreReader, number: int, low_um: NDArray[np.float64], high_um: NDArray[np.float64], reach: float = 1.0
+) -> tuple[NucleiTable, torch.Tensor]:
+    """Those nuclei of a spheroid that may reach into a box, so that memory does not grow with the spheroid.
+
+    Parameters
+    ----------
+    low_um, high_um : (3,) corners of the box
+    reach : how far nuclei reach, of their own reach; see :func:`gigascope.kernels.cells.bodies.reach_of_gap`
+
+    Returns
+    -------
+    the rows of the table, in their order, and their labels (n,) int32
+    """
+    name = group_name(number)
+    centre, radius = (np.asarray(store.member(f"{name}/columns/{column}")[...]) for column in ("centre", "reach"))
+    span = radius[:, None] * (reach * NEAR)
+    near = np.flatnonzero(((centre + span >= low_um) & (centre - span <= high_um)).all(axis=1))
+    columns: dict[str, torch.Tensor] = {}
+    for column in _KERNEL:
+        # one column at a time: all of them are ten times what is kept
+        columns[column] = torch.from_numpy(np.asarray(store.member(f"{name}/columns/{column}")[...])[near])
+    table = NucleiTable(**columns, crops=_crops(store), octaves=read_facts(store, number)["octaves"])
+    return table, torch.from_numpy((near + 1).astype(np.int32))
+
+
+def read_facts(store: StoreReader, number: int) -> dict[str, Any]:
+    """Attributes of a spheroid: seed, settings, region, counts and what was reached."""
+    import zarr
+
+    group: Any = zarr.open_group(store.path, mode="r", zarr_format=3)[group_name(number)]
+    return dict(group.attrs)
+
+
+def read_region(store: StoreReader, number: int, facts: Mapping[str, Any]) -> Region:
+    """Shape of a spheroid, with its attributes."""
+    if facts["region"]["mask"] is None:
+        return region_from(facts["region"])
+    values = np.asarray(store.member(f"{group_name(number)}/distance")[...], np.float32)
+    return region_from(facts["region"], values)
+
+
+def read_places(store: StoreReader, number: int) -> dict[str, NDArray]:
+    """Centroids and volumes of the nuclei of a spheroid, of the table for people."""
+    import zarr
+
+    table: Any = zarr.open_group(store.path, mode="r", zarr_format=3)[f"{group_name(number)}/nuclei"]
+    return {name: table[name][:] for name in ("centroid_z", "centroid_y", "centroid_x", "volume_um3")}
+
+
+def _crops(store: StoreReader) -> torch.Tensor:
     if (store.path / CROPS).is_dir():
-        crops = torch.from_numpy(store.member(CROPS)[...])
-    masked = facts["region"]["mask"] is not None
-    values = np.asarray(store.member(f"{name}/distance")[...], np.float32) if masked else None
-    table = NucleiTable(**arrays, crops=crops, octaves=facts["octaves"])
-    return StoredPhantom(region_from(facts["region"], values), table, read_table(group["nuclei"]), facts)
+        return torch.from_numpy(store.member(CROPS)[...])
+    return torch.zeros((0, 48, 48, 48), dtype=torch.float16)
 
 
 def n_spheroids(store: StoreReader) -> int:

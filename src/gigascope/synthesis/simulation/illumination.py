@@ -54,18 +54,27 @@ def light_of(
     how : attenuation and haze
     gap_um : distance that nuclei keep
     """
-    far = torch.from_numpy(_distances(distance, grid))
-    region = torch.from_numpy(region_fraction(far.numpy(), grid.spacing))
     device = nuclei.centre.device
+    far = torch.from_numpy(_distances(distance, grid))
+    region = torch.from_numpy(region_fraction(far.numpy(), grid.spacing)).to(device)
+    far = far.to(device)
     share = torch.empty(grid.shape, device=device)
-    emission = torch.zeros(grid.shape, device=device)
     for first, stop in _slabs(grid):
-        origin, shape = (grid.first[0] + first, *grid.first[1:]), (stop - first, *grid.shape[1:])
-        share[first:stop] = cells.fraction(nuclei, origin, shape, (grid.spacing,) * 3, gap_um, FRACTION_SAMPLES)
-        if how.haze_fraction > 0:
-            emission[first:stop] = _mean_density(nuclei, origin, shape, grid.spacing, gap_um)
-    tau = optical_depth(region.to(device), share, how, grid.spacing, far.to(device))
-    return Light(grid, tau, haze(emission, tau, how, grid.spacing), far.to(device))
+        part = _part(grid, first, stop)
+        share[first:stop] = cells.fraction(nuclei, *part, (grid.spacing,) * 3, gap_um, FRACTION_SAMPLES)
+    tau = optical_depth(region, share, how, grid.spacing, far)
+    del region
+    # shares are no longer needed: their place is that of the emission
+    emission = share
+    for first, stop in _slabs(grid) if how.haze_fraction > 0 else ():
+        emission[first:stop] = _mean_density(nuclei, *_part(grid, first, stop), grid.spacing, gap_um)
+    return Light(grid, tau, haze(emission, tau, how, grid.spacing), far)
+
+
+def _part(grid: CellGrid, first: int, stop: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """First cell and shape of a slab."""
+    z, y, x = grid.first
+    return (z + first, y, x), (stop - first, *grid.shape[1:])
 
 
 def _mean_density(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from gigascope.config.section import canonical_json
 from gigascope.errors import UserError
 from gigascope.runtime.resources import Estimate
 from gigascope.store.ensemble import ensemble_plan
+from gigascope.store.plan import ShardPlan
 from gigascope.store.pyramid import level_plans
+from gigascope.synthesis.phantom.plan import largest
 from gigascope.synthesis.simulation.geometry import image_grid, padded_shape
 
 if TYPE_CHECKING:
@@ -25,18 +27,28 @@ F32 = 4
 # Depths of PSFs are rounded up to this, so that spheroids of like size share them.
 PSF_DEPTH_UM = 25.0
 # PSFs of the default objectives at 100 to 225 um: how many eigen-PSFs, and where 99 % of their light is (z, y, x). With
-# a high aperture into a sample of another index more are needed.
+# a high aperture into a sample of another index more are needed, and with depth: 2, 3, 9 and more than 12 of them for
+# 0.9, 2.7, 6.6 and 13 wavelengths of spherical aberration (NA 0.5 from air into cleared tissue, 75 to 1100 um).
 EIGEN_PSFS, MOST_EIGEN_PSFS, GAUSSIAN_REACH = 3, 8, 3.3
+EIGEN_PSFS_PER_WAVE = 1.33
 HIGH_NA, OTHER_INDEX = 0.6, 0.06
+# Kernels that are convolved together, see `gigascope.synthesis.optics.blocks`, which imports torch.
+AT_ONCE = 12
 HALF_UM = {"confocal": (18.5, 7.0, 7.0), "widefield": (19.5, 12.5, 12.5), "lightsheet": (5.5, 9.0, 9.0)}
+# A spheroid of more shards is shared out by shard, however many spheroids there are.
+MOST_SHARDS = 8
 # Python with torch, numba and zarr; arrays of a block beside the K spectra: volume, its transform, one that is at work.
 START_BYTES = 560 * 2**20
 BLOCK_ARRAYS = 3
 # Values of a cell of the coarse grid that are held while light is computed: with the sheared frame, and float64 sums.
-CELL_BYTES = 48
+CELL_BYTES = 32
 GATHER_BYTES = 500 * 2**20
 # Core seconds per million voxels of the finer grid, by benchmarks/synthesis.py, and to compress a million of the image.
 FIXED_SECONDS, KERNEL_SECONDS, WRITE_SECONDS = 0.06, 0.01, 0.1
+# A job until it begins, the layout of a spheroid, what else one takes beside its voxels; light of a cell.
+START_SECONDS, LAYOUT_SECONDS, SPHEROID_SECONDS, CELL_SECONDS = 8.0, 0.3, 0.5, 2e-6
+# Of the store, read and made smaller and hashed.
+GATHER_BYTES_PER_S = 2e8
 
 
 def psf_depth(field_um: float) -> float:
@@ -65,29 +77,32 @@ def psf_files(cfg: Simulate) -> tuple[Path, ...]:
     return found
 
 
-def locate(cultures: Sequence[Mapping[str, Any]], item: int) -> tuple[int, int]:
-    """Spheroid and shard of an item: items count the shards of one spheroid after the other.
+def is_whole(n_shards: int, n_spheroids: int) -> bool:
+    """Whether a spheroid is one item, which makes its light too; else its shards are items, and their light is ready.
+
+    Many small spheroids share out well as they are; few large ones by their shards.
+    """
+    return n_shards <= min(MOST_SHARDS, n_spheroids)
+
+
+def locate(cultures: Sequence[Mapping[str, Any]], item: int) -> tuple[int, range]:
+    """Spheroid and shards of an item: items count the spheroids, or the shards of one, one after the other.
 
     Raises
     ------
     ValueError : there is no such item
     """
     for number, culture in enumerate(cultures):
-        if item < culture["n_shards"]:
-            return number, item
-        item -= culture["n_shards"]
+        n_items = items_of(culture)
+        if item < n_items:
+            return number, range(culture["n_shards"]) if culture["whole"] else range(item, item + 1)
+        item -= n_items
     raise ValueError("there is no such item")
 
 
-def largest(value: Any) -> float:
-    """The largest value of a key that may be a distribution; of one without an end, four standard deviations out."""
-    if isinstance(value, (int, float)):
-        return float(value)
-    if value.dist == "choice":
-        return max(float(v) for v in value.values)
-    if getattr(value, "high", None) is not None:
-        return float(value.high)
-    return float(value.mean * (1 + 4 * value.cv) if value.dist == "lognormal" else value.mean + 4 * value.std)
+def items_of(culture: Mapping[str, Any]) -> int:
+    """Items of a spheroid."""
+    return 1 if culture["whole"] else int(culture["n_shards"])
 
 
 def field_of(dataset: SynthesisDataset) -> tuple[float, float, float]:
@@ -100,20 +115,35 @@ def field_of(dataset: SynthesisDataset) -> tuple[float, float, float]:
     return z, y, x
 
 
-def n_kernels(cfg: Simulate) -> int:
-    """Eigen-PSFs that are to be expected."""
+def n_kernels(cfg: Simulate, depth_um: float) -> int:
+    """Eigen-PSFs that are to be expected over a depth; more than `eig_max`: PSFs of the depths themselves, blended."""
     optics = cfg.optics
     if optics.model == "none":
         return 1
     if optics.model == "measured":
         return max(1, len(optics.paths))
+    found = EIGEN_PSFS
     if optics.model == "gibson_lanni":
         low, high = sorted((largest(optics.n_immersion), largest(optics.n_sample)))
         if low == high:
             return 1
-        if high - low > OTHER_INDEX and largest(optics.na) > HIGH_NA:
-            return min(optics.eig_max, MOST_EIGEN_PSFS)
-    return min(optics.eig_max, EIGEN_PSFS)
+        na = largest(optics.na)
+        if high - low > OTHER_INDEX and na > HIGH_NA:
+            found = MOST_EIGEN_PSFS
+        # spherical aberration of the deepest emitter, in wavelengths
+        waves = 1e3 * depth_um * na**4 / 8 * (low**-3 - high**-3) / largest(optics.lambda_em_nm)
+        found = max(found, round(EIGEN_PSFS_PER_WAVE * waves))
+    return found
+
+
+def kernels_of_block(cfg: Simulate, depth_um: float, planes_um: float) -> tuple[int, int]:
+    """Kernels that blur a block with this many planes, and how many of them are held at a time."""
+    n, optics = n_kernels(cfg, depth_um), cfg.optics
+    if n > optics.eig_max and optics.model == "gibson_lanni":
+        n = min(math.ceil(planes_um / optics.depth_step_um) + 2, math.ceil(depth_um / optics.depth_step_um) + 1)
+    elif optics.model != "measured":
+        n = min(n, optics.eig_max)
+    return n, min(n, AT_ONCE)
 
 
 def psf_half_um(cfg: Simulate, depth_um: float) -> tuple[float, float, float]:
@@ -140,8 +170,36 @@ def image_bytes(cfg: Simulate) -> list[int]:
     return [*found, *[4] * cfg.store.keep_expected, *[density] * cfg.store.keep_density]
 
 
-def estimate_simulate(dataset: SynthesisDataset, header: Any) -> Estimate:
-    """A padded block with its transforms and spectra, one shard of every array, and the light of one phantom."""
+@dataclass(frozen=True)
+class _Needs:
+    """What the estimates of all jobs follow from.
+
+    Attributes
+    ----------
+    plan : cut of the image of a spheroid
+    whole : a spheroid is one item
+    work : bytes of a block with its transforms and spectra
+    making : bytes while a shard is made
+    light : bytes while the light of a spheroid is computed
+    voxels : of an image, and of all levels of its pyramid
+    each : bytes of a voxel in each array of the image's size
+    cells : of the coarse grid
+    image_seconds, light_seconds : of a spheroid
+    """
+
+    plan: ShardPlan
+    whole: bool
+    work: int
+    making: int
+    light: int
+    voxels: tuple[int, int]
+    each: list[int]
+    cells: int
+    image_seconds: float
+    light_seconds: float
+
+
+def _needs(dataset: SynthesisDataset) -> _Needs:
     cfg, field = dataset.simulate, field_of(dataset)
     grid = image_grid(field, cfg.grid.output_voxel_um, cfg.grid.oversample, cfg.grid.field_um)
     plan = ensemble_plan(grid.shape, "uint16", cfg.store.chunk, cfg.store.shard)
@@ -150,35 +208,64 @@ def estimate_simulate(dataset: SynthesisDataset, header: Any) -> Estimate:
     sides = [min(s, n) for s, n in zip(plan.shards, grid.shape)]
     # shards are cut into blocks of nearly equal size
     block = [math.ceil(s / math.ceil(s / b)) for s, b in zip(sides, cfg.grid.block)]
-    padded, kernels = math.prod(padded_shape(block, grid.ratio, half)), n_kernels(cfg)
+    shape = padded_shape(block, grid.ratio, half)
+    padded = math.prod(shape)
+    n_used, kernels = kernels_of_block(cfg, psf_depth(field[0]), shape[0] * grid.fine_um[0])
     work = padded * F32 * (kernels + BLOCK_ARRAYS)
     shard = min(math.prod(plan.shards), math.prod(grid.shape))
-    cells = math.prod(math.ceil(f / cfg.attenuation.grid_um) + 1 for f in field)
     # blocks first, with the electrons of the shard; spectra are still there when its other arrays are made
-    later = padded * F32 * kernels + 2 * shard * sum(each)
-    memory = START_BYTES + max(work + shard * F32, later, cells * CELL_BYTES)
-    n = dataset.phantoms.n_spheroids
+    making = START_BYTES + max(work + shard * F32, padded * F32 * kernels + 2 * shard * sum(each))
+    cells = math.prod(math.ceil(f / cfg.attenuation.grid_um) + 1 for f in field)
     levels = level_plans(plan, "zyx")
-    voxels = sum(math.prod(level.shape) for level in levels)
-    disk = n * (voxels * sum(each) + cells * F32)
-    files = n * (sum(level.n_shards for level in levels) * len(each) + 60) + 20
+    voxels = math.prod(grid.shape)
     blocks = math.prod(math.ceil(s / b) for s, b in zip(grid.shape, block))
-    fine = blocks * padded / 1e6
-    seconds = n * (2 + fine * (FIXED_SECONDS + KERNEL_SECONDS * kernels) + WRITE_SECONDS * voxels / 1e6)
-    z, y, x = grid.shape
-    return Estimate(memory, work, seconds, disk, files, f"{n} images of {x} x {y} x {z}")
+    # of more kernels than are held at a time, the spectra too are made for every block
+    kernel_seconds = KERNEL_SECONDS * n_used * (1 if n_used <= AT_ONCE else 2)
+    image_seconds = blocks * padded / 1e6 * (FIXED_SECONDS + kernel_seconds) + WRITE_SECONDS * voxels / 1e6
+    return _Needs(
+        plan,
+        is_whole(plan.n_shards, dataset.phantoms.n_spheroids),
+        work,
+        making,
+        START_BYTES + cells * CELL_BYTES,
+        (voxels, sum(math.prod(level.shape) for level in levels)),
+        each,
+        cells,
+        SPHEROID_SECONDS + image_seconds,
+        cells * CELL_SECONDS,
+    )
+
+
+def estimate_simulate(dataset: SynthesisDataset, header: Any) -> Estimate:
+    """A padded block with its transforms and spectra, one shard of every array, and the light of one phantom."""
+    found, n = _needs(dataset), dataset.phantoms.n_spheroids
+    disk = n * (found.voxels[1] * sum(found.each) + found.cells * F32 * (1 if found.whole else 3))
+    files = n * (sum(level.n_shards for level in level_plans(found.plan, "zyx")) * len(found.each) + 60) + 20
+    seconds = START_SECONDS + n * (found.image_seconds + found.light_seconds)
+    z, y, x = found.plan.shape
+    memory = max(found.making, found.light)
+    return Estimate(memory, found.work, seconds, disk, files, f"{n} images of {x} x {y} x {z}")
 
 
 def estimate_simulate_job(dataset: SynthesisDataset, header: Any, job: JobKind) -> Estimate:
-    """The light of every spheroid; a share of the shards; every shard read once, in blocks."""
-    whole, parts = estimate_simulate(dataset, header), dataset.simulate.parts
-    field, n = field_of(dataset), dataset.phantoms.n_spheroids
-    cells = math.prod(math.ceil(f / dataset.simulate.attenuation.grid_um) + 1 for f in field)
+    """Layout, and light that shards share; a share of the spheroids or shards; every shard read once, in blocks."""
+    whole, found = estimate_simulate(dataset, header), _needs(dataset)
+    n, parts = dataset.phantoms.n_spheroids, dataset.simulate.parts
+    image, pyramid = found.voxels[0] * sum(found.each), found.voxels[1] * sum(found.each)
     if job == "open":
-        light = START_BYTES + cells * CELL_BYTES
-        return replace(
-            whole, memory=light, gpu_memory=0, seconds=20 + n * cells * 1e-6, disk=n * cells * 12, files=60 * n
-        )
+        shown = f"layout of {n} images" + ("" if found.whole else ", their light")
+        memory = START_BYTES if found.whole else found.light
+        light = 0.0 if found.whole else found.light_seconds
+        disk = 0 if found.whole else n * found.cells * F32 * 3
+        return Estimate(memory, 0, START_SECONDS + n * (LAYOUT_SECONDS + light), disk, 60 * n, shown)
     if job == "part":
-        return replace(whole, seconds=10 + whole.seconds / parts, disk=whole.disk // parts, files=whole.files // parts)
-    return replace(whole, memory=GATHER_BYTES, gpu_memory=0, seconds=10 + whole.disk / 2e8)
+        items = n if found.whole else n * found.plan.n_shards
+        memory = max(found.making, found.light if found.whole else 0)
+        seconds = n * (found.image_seconds + (found.light_seconds if found.whole else 0.0)) / parts
+        per = "images" if found.whole else "shards"
+        shown = f"{math.ceil(items / parts)} of {items} {per}"
+        files = n * found.plan.n_shards * len(found.each) // parts
+        return Estimate(memory, found.work, START_SECONDS + seconds, n * image // parts, files, shown)
+    files = max(1, whole.files - n * found.plan.n_shards * len(found.each) - 60 * n)
+    seconds = START_SECONDS + whole.disk / GATHER_BYTES_PER_S
+    return Estimate(GATHER_BYTES, 0, seconds, n * (pyramid - image), files, "pyramids and tables")

@@ -81,6 +81,7 @@ class Scene:
     light : see :class:`Light`; positions are those of the phantom
     psf : kernels and their weights by depth
     exposure : see :class:`Exposure`
+    ids : (n,) int32 labels of the nuclei, rising, where the table has only some of the phantom's; none: rows from 1
     """
 
     image: ImageGrid
@@ -89,6 +90,7 @@ class Scene:
     light: Light
     psf: DepthPsf
     exposure: Exposure
+    ids: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +114,10 @@ class Scene:
         """(z, y, x) int32 labels of a region of the image; a region may begin before the image."""
         shape = tuple(s.stop - s.start for s in region)
         voxel = self.real_um(self.image.voxel_um)
-        return cells.labels(self.nuclei, self.image.origin(region), shape, voxel, self.gap_um, subsample)
+        found = cells.labels(self.nuclei, self.image.origin(region), shape, voxel, self.gap_um, subsample)
+        if self.ids is None:
+            return found
+        return torch.cat([self.ids.new_zeros(1), self.ids])[found.long()]
 
     def inside(self, region: Region) -> Tensor:
         """(z, y, x) bool: voxels in the spheroid."""

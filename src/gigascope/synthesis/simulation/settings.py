@@ -16,7 +16,7 @@ from gigascope.synthesis.simulation.geometry import ImageGrid, image_grid
 from gigascope.synthesis.simulation.scene import Exposure
 
 if TYPE_CHECKING:
-    from gigascope.synthesis.phantom.stored import StoredPhantom
+    from gigascope.synthesis.phantom.region import Region
 
 # spreads of the fixed pattern: relative gain, electrons
 FIXED_GAIN, FIXED_OFFSET_E = 0.01, 1.0
@@ -50,16 +50,21 @@ def sensor(settings: Mapping[str, Any]) -> Sensor:
     )
 
 
-def exposure(settings: Mapping[str, Any], nuclei: NucleiTable, seed: int, number: int) -> Exposure:
+def median_intensity(nuclei: NucleiTable) -> float:
+    """Brightness of the middle nucleus, 1 where there is none."""
+    return float(np.median(nuclei.intensity.cpu().numpy())) if nuclei.n else 1.0
+
+
+def exposure(settings: Mapping[str, Any], median: float, seed: int, number: int) -> Exposure:
     """Electrons by density: `peak_electrons` are those of a nucleus of median brightness.
 
     Parameters
     ----------
+    median : see :func:`median_intensity`
     seed : of the dataset
     number : of the spheroid
     """
     given = settings["camera"]
-    median = float(np.median(nuclei.intensity.cpu().numpy())) if nuclei.n else 1.0
     background = given["background_electrons"] + given["dark_electrons"]
     return Exposure(given["peak_electrons"] / median, background, sensor(settings), noise_key(seed, number))
 
@@ -69,9 +74,9 @@ def noise_key(seed: int, number: int) -> int:
     return seed_of(seed, "spheroid", number, "noise")
 
 
-def image_of(settings: Mapping[str, Any], phantom: StoredPhantom, axial_stretch: float) -> ImageGrid:
-    """Voxels of the image of a phantom."""
+def image_of(settings: Mapping[str, Any], region: Region, axial_stretch: float) -> ImageGrid:
+    """Voxels of the image of a phantom with this region."""
     grid = settings["grid"]
-    field = [float(n) for n in phantom.region.field_um]
+    field = [float(n) for n in region.field_um]
     field[0] *= axial_stretch
     return image_grid(field, grid["output_voxel_um"], grid["oversample"], grid["field_um"])

@@ -29,7 +29,7 @@ def simulate_shard(
     ----------
     region : of the image
     settings : resolved section `simulate`
-    phantom : columns of the phantom's table
+    phantom : centroids and volumes of all nuclei of the phantom, where `distance` is asked for
     blurred_psf : PSF on the voxels of the image, for the labels as they look
 
     Returns

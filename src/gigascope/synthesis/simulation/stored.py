@@ -15,7 +15,7 @@ cultures.zarr/s0000/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,8 @@ PATHS = {
     "distance": "interim/distance",
     "density": "interim/density",
 }
+# Cells of a shard, and of its one chunk: 128 µm.
+LIGHT_SHARD = (64, 64, 64)
 # Columns of the phantom's table that describe its own voxels; the image's voxels take their place.
 _SEEN = ("volume_um3", *(f"{name}_{axis}" for name in ("centroid", "low", "high") for axis in "zyx"))
 
@@ -63,6 +65,11 @@ def dtypes(settings: Mapping[str, Any]) -> dict[str, DTypeLike]:
 def image_plan(image: ImageGrid, dtype: DTypeLike, settings: Mapping[str, Any]) -> ShardPlan:
     """Cut of an array of the size of the image."""
     return ensemble_plan(image.shape, dtype, settings["store"]["chunk"], settings["store"]["shard"])
+
+
+def light_plan(shape: Sequence[int]) -> ShardPlan:
+    """Cut of an array of the light of a spheroid that several items share: each reads what is around its shard."""
+    return ensemble_plan(shape, np.float32, LIGHT_SHARD, LIGHT_SHARD)
 
 
 def density_plan(image: ImageGrid, settings: Mapping[str, Any]) -> ShardPlan:
