@@ -103,26 +103,48 @@ def test_an_empty_mask_is_refused() -> None:
         distance_of_mask(np.zeros((4, 5, 6), bool), (1, 1, 1), "mask.tif")
 
 
+VOXEL = (2.0, 1.0, 1.0)
+Z, Y, X = np.mgrid[:36, :72, :72] * np.array(VOXEL)[:, None, None, None]
+
+
+def away_from(z: float, y: float, x: float) -> np.ndarray:
+    return np.sqrt((Z - z) ** 2 + (Y - y) ** 2 + (X - x) ** 2)
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.sum(one & other) / np.sum(one | other))
+
+
 def test_a_spheroid_is_found_in_an_image_of_its_nuclei(rng: np.random.Generator) -> None:
-    voxel = (2.0, 1.0, 1.0)
-    z, y, x = np.mgrid[:40, :100, :100] * np.array(voxel)[:, None, None, None]
-    away = np.sqrt((z - 40) ** 2 + (y - 50) ** 2 + (x - 50) ** 2)
-    centres = rng.uniform(-30, 30, (400, 3))
-    centres = centres[np.linalg.norm(centres, axis=1) < 28] + (40, 50, 50)
-    image = np.full(z.shape, 100.0)
+    centres = rng.uniform(-24, 24, (400, 3))
+    centres = centres[np.linalg.norm(centres, axis=1) < 22] + 36
+    image, nuclei = np.full(Z.shape, 100.0), np.zeros(Z.shape, bool)
     for c in centres:
-        image += 200 * np.exp(-((z - c[0]) ** 2 + (y - c[1]) ** 2 + (x - c[2]) ** 2) / (2 * 2.5**2))
+        away = away_from(*c)
+        image += 200 * np.exp(-(away**2) / (2 * 2.5**2))
+        # half of the height of a nucleus after the Gaussian that comes first
+        nuclei |= away < 2.5 * np.sqrt(2) * 1.177
     # debris of its own in a corner, and noise
     image[2:5, 3:9, 3:9] += 400
     image = rng.poisson(image).astype(np.float32)
-    found = mask_of_image(image, voxel, 2.5, 8.0)
-    # nuclei reach to 31 µm; the threshold of a logarithm lies low on what the Gaussian of 2.5 µm makes of their edge
-    assert abs(np.cbrt(found.sum() * 2 / (4 / 3 * np.pi)) - 31) < 3
-    assert np.mean(found[away < 24]) > 0.97
-    assert not found[away > 37].any()
+    found = mask_of_image(image, VOXEL, 2.5, 8.0)
+    # what is between nuclei belongs to the spheroid: all that no ball of 8 µm outside of them reaches
+    reached = ndimage.distance_transform_edt(~nuclei, sampling=VOXEL) <= 8
+    truth = ndimage.distance_transform_edt(np.pad(reached, 6, mode="edge"), sampling=VOXEL)[6:-6, 6:-6, 6:-6] > 8
+    assert overlap(found, truth | nuclei) > 0.85
     assert ndimage.label(found)[1] == 1
     with pytest.raises(UserError, match="one value"):
-        mask_of_image(np.full((4, 9, 9), 7, np.float32), voxel)
+        mask_of_image(np.full((4, 9, 9), 7, np.float32), VOXEL)
+
+
+@pytest.mark.parametrize("fading_um", [1e9, 30.0])
+def test_a_spheroid_in_an_image_is_as_large_as_it_is(fading_um: float, rng: np.random.Generator) -> None:
+    """The Gaussian before the threshold makes it no larger, nor does light that fades with depth make it smaller."""
+    ball = away_from(36, 36, 36) < 25
+    image = rng.poisson(100 + 80 * np.exp(-Z / fading_um) * ball).astype(np.float32)
+    found = mask_of_image(image, VOXEL, 2.5, 8.0)
+    assert abs(np.cbrt(found.sum() / ball.sum()) - 1) < 0.04
+    assert overlap(found, ball) > 0.9
 
 
 def test_otsu_parts_two_levels() -> None:
