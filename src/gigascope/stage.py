@@ -29,6 +29,7 @@ class Kind(Enum):
 
     STORE = ".zarr"
     TABLE = ".tsv"
+    PARQUET = ".parquet"
     FILE = ""
 
 

@@ -8,11 +8,12 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import zarr
 
 from gigascope.errors import ShapeError, UserError
-from gigascope.store.table import read_table, read_tsv, write_table, write_tsv
+from gigascope.store.table import read_table, read_tsv, write_parquet, write_table, write_tsv
 
 
 @pytest.fixture
@@ -55,6 +56,17 @@ def test_tsv_round_trip_is_exact(tmp_path, columns):
     assert (
         (tmp_path / "a.tsv").read_text(encoding="utf-8").startswith("view\tf_s [pixel]\tweight [1/nm^2]\tdark\tname\n")
     )
+
+
+def test_parquet_keeps_values_types_and_units(tmp_path, columns):
+    write_parquet(tmp_path / "a.parquet", columns, {"f_s": "pixel"})
+    found = pyarrow.parquet.read_table(tmp_path / "a.parquet")
+    assert [str(found.field(name).type) for name in columns] == ["int64", "double", "float", "bool", "string"]
+    assert {name: found.field(name).metadata for name in columns if found.field(name).metadata} == {
+        "f_s": {b"unit": b"pixel"}
+    }
+    assert_tables_equal({name: found[name].to_numpy() for name in found.column_names}, columns)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ rule synthesis_phantoms:
     output:
         phantoms=store("phantoms"),
         placed_nuclei=result("placed_nuclei.tsv"),
+        placed=result("placed_nuclei.parquet"),
     log:
         result("logs/synthesis.phantoms.log"),
     benchmark:

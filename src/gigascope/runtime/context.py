@@ -230,6 +230,12 @@ class Context:
 
         write_tsv(self.path(name), dict(columns), dict(units or {}))
 
+    def write_parquet(self, name: str, columns: Mapping[str, Any], units: Mapping[str, str] | None = None) -> None:
+        """Write a Parquet output."""
+        from gigascope.store.table import write_parquet
+
+        write_parquet(self.path(name), dict(columns), dict(units or {}))
+
     def scratch_path(self, name: str) -> Path:
         """Where an output is written before it is published."""
         store = self.stage.outputs[name] is Kind.STORE

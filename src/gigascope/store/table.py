@@ -1,4 +1,4 @@
-"""Tables: in a store as one array per column, beside it as TSV for people.
+"""Tables: in a store as one array per column, beside it as TSV for people and as Parquet for their programs.
 
 A table is a group with one 1-D array per column, in the order of its attribute `columns`, with `units` by column name.
 Columns hold numbers, bools or strings and have equal length.
@@ -82,6 +82,31 @@ def write_tsv(path: Path, columns: Mapping[str, ArrayLike], units: Mapping[str, 
     with disk_errors(path):
         try:
             partial.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_parquet(path: Path, columns: Mapping[str, ArrayLike], units: Mapping[str, str] | None = None) -> None:
+    """Write columns as a Parquet file, for tables too long for text; the unit of a column is in its field's metadata.
+
+    Raises
+    ------
+    ShapeError : see :func:`write_table`
+    UserError : the disk is full or may not be written
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    arrays = _columns(columns)
+    known = _units(arrays, units)
+    held = {n: pyarrow.array(v.tolist() if v.dtype.kind == "T" else v) for n, v in arrays.items()}
+    fields = [pyarrow.field(n, v.type, metadata={"unit": known[n]} if n in known else None) for n, v in held.items()]
+    table = pyarrow.Table.from_arrays(list(held.values()), schema=pyarrow.schema(fields))
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    with disk_errors(path, table.nbytes):
+        try:
+            pyarrow.parquet.write_table(table, str(partial), compression="zstd")
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

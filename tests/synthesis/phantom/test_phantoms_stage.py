@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import tifffile
 
@@ -92,6 +93,12 @@ def test_what_is_read_back_is_what_was_built(tiny: Path) -> None:
     assert len(columns["label_id"]) == sum(read_phantom(open_store(tiny / "phantoms.zarr"), n).table.n for n in (0, 1))
     assert units["volume_um3"] == "um^3"
     of_one = columns["spheroid"] == 1
+    # the same rows for programs, with all digits
+    exact = pyarrow.parquet.read_table(tiny / "placed.parquet")
+    assert exact.column_names == list(columns)
+    assert exact.field("volume_um3").metadata == {b"unit": b"um^3"}
+    assert np.array_equal(exact["centroid_z"].to_numpy()[of_one], found.columns["centroid_z"])
+    assert np.array_equal(exact["seed"].to_numpy()[of_one], found.columns["seed"])
     assert np.allclose(columns["centroid_z"][of_one], found.columns["centroid_z"], atol=1e-4)
 
 

@@ -96,10 +96,10 @@ def test_placement_does_not_depend_on_threads() -> None:
         assert np.array_equal(one, many)
 
 
-@pytest.mark.parametrize("gap", [0.0, 1.0])
-def test_the_table_says_what_the_labels_hold(gap: float) -> None:
+@pytest.mark.parametrize(("gap", "margin"), [(0.0, 0.0), (1.0, 5.0)])
+def test_the_table_says_what_the_labels_hold(gap: float, margin: float) -> None:
     """L3."""
-    recipe = Recipe(SMALL, placement=PlacementRecipe(volume_fraction=0.35, gap_um=gap))
+    recipe = Recipe(replace(SMALL, margin_um=margin), placement=PlacementRecipe(volume_fraction=0.35, gap_um=gap))
     arrays, _ = build_spheroid(recipe, 2, {})
     phantom = place_phantom(recipe, 2)
     settled = settle_contacts(phantom.nuclei, recipe.placement)
@@ -114,6 +114,10 @@ def test_the_table_says_what_the_labels_hold(gap: float) -> None:
     high = [arrays[f"nuclei.high_{axis}"][2] for axis in "zyx"]
     assert np.allclose(place.min(axis=0) * (1.5, 0.5, 0.5), low)
     assert np.allclose((place.max(axis=0) + 1) * (1.5, 0.5, 0.5), high)
+    at_border = [drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1], drawn[:, :, 0], drawn[:, :, -1]]
+    touching = np.isin(ids, np.concatenate([np.unique(face) for face in at_border]))
+    assert np.array_equal(arrays["nuclei.touching_border"], touching)
+    assert touching.any() == (margin == 0)
     centroid = [arrays[f"nuclei.centroid_{axis}"][2] for axis in "zyx"]
     assert np.allclose((place.mean(axis=0) + 0.5) * (1.5, 0.5, 0.5), centroid)
 

@@ -69,11 +69,13 @@ def table_of(settled: Settled, region: Region, placement: PlacementRecipe) -> di
     """One row for each nucleus, in the order of labels.
 
     Centroid, box and volume are those of its voxels; `depth_um` is the depth of the centroid inside the surface,
-    `tissue_above_um` the way through the spheroid towards the objective.
+    `tissue_above_um` the way through the spheroid towards the objective. A nucleus touches the border if its voxels
+    reach the edge of the field, or beyond.
     """
     nuclei, measured, table = settled.nuclei, settled.measured, settled.nuclei.table
     voxel = np.array(placement.voxel_um)
     centroid, box = measured.centroid.numpy(), measured.box.numpy()
+    field = np.ceil(region.field_um / voxel - 1e-9)
     axes = table.semi_axes.numpy() * settled.scale[:, None]
     columns: dict[str, NDArray] = {
         "label_id": np.arange(1, len(nuclei) + 1, dtype=np.uint32),
@@ -93,6 +95,7 @@ def table_of(settled: Settled, region: Region, placement: PlacementRecipe) -> di
         "depth_um": -region.grid.distance(np.ascontiguousarray(centroid)),
         "tissue_above_um": tissue_above(region.grid, centroid),
         "shrunk_to": settled.scale,
+        "touching_border": np.asarray((box[:, ::2] <= 0).any(axis=1) | (box[:, 1::2] >= field).any(axis=1)),
     }
 
 

@@ -54,7 +54,7 @@ def _libraries(ctx: Context, cfg: config.Phantoms) -> dict[str, Library]:
     config.Phantoms,
     inputs={},
     optional_inputs={"prototypes": Kind.STORE},
-    outputs={"phantoms": Kind.STORE, "placed_nuclei": Kind.TABLE},
+    outputs={"phantoms": Kind.STORE, "placed_nuclei": Kind.TABLE, "placed": Kind.PARQUET},
     estimate=plan.estimate_phantoms,
     scatter=Scatter(open_phantoms, place_spheroid, estimate=plan.estimate_phantoms_job, unit="spheroid"),
     files=source.named_files,
@@ -62,7 +62,7 @@ def _libraries(ctx: Context, cfg: config.Phantoms) -> dict[str, Library]:
 def phantoms(ctx: Context, cfg: config.Phantoms) -> None:
     """Place nuclei in spheroids, settle their contacts, and keep them as tables."""
     from gigascope.synthesis.phantom.records import all_crops
-    from gigascope.synthesis.phantom.stored import all_nuclei, write_crops, write_phantom
+    from gigascope.synthesis.phantom.stored import all_nuclei, rounded, write_crops, write_phantom
 
     store = ctx.written("phantoms")
     found = []
@@ -75,4 +75,6 @@ def phantoms(ctx: Context, cfg: config.Phantoms) -> None:
                      item, facts["n_nuclei"], reached, clip, facts["iterations"])  # fmt: skip
     write_crops(store, all_crops(_libraries(ctx, cfg)))
     store.attrs |= {"n_spheroids": len(found), "voxel_um": list(cfg.placement.voxel_um)}
-    ctx.write_table("placed_nuclei", *all_nuclei(found))
+    columns, units = all_nuclei(found)
+    ctx.write_table("placed_nuclei", rounded(columns), units)
+    ctx.write_parquet("placed", columns, units)
