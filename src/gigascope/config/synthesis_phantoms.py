@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, WrapValidator, model_validator
 
+from gigascope.config.presets import over_preset
 from gigascope.config.sampled import Choice, Distribution, Fraction, NonNegative, Positive, sampled, sampled_word
 from gigascope.config.section import Section
 
@@ -16,6 +17,25 @@ RegionKind = Literal["ellipsoid", "clusters", "mask"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Length = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 Whole = Annotated[int | Distribution, *sampled(ge=1, whole=True)]
+
+# What a preset says differently from the defaults. The volume fraction is one that sequential addition never reaches.
+PRESETS: dict[str, dict[str, Any]] = {
+    "bruch2023": {
+        "nuclei": {
+            "intensity_cv": 0.0,
+            "alignment": 0.0,
+            "classes": dict.fromkeys(
+                ("metaphase", "anaphase", "pyknotic", "ghost", "core_pyknotic", "core_ghost"), 0.0
+            ),
+        },
+        "placement": {
+            "method": "rsa",
+            "volume_fraction": 0.5,
+            "rsa_count_outside": True,
+            "voxel_um": (1.5001311, 0.488759, 0.488759),
+        },
+    },
+}
 
 
 def _one_or_three(value: Any, handler: Any) -> Any:
@@ -191,6 +211,10 @@ class Placement(Section):
     tol_um: PositiveFloat = Field(0.02, description="relax: overlap at which it ends, micrometres")
     max_iter: PositiveInt = Field(600, description="relax: iterations after which it ends anyway")
     rsa_max_failures: PositiveInt = Field(1000, description="rsa: failed attempts one after the other that end it")
+    rsa_count_outside: bool = Field(
+        False,
+        description="rsa: places beside the region, in its bounding box, count as failed attempts too, as published",
+    )
     voxel_um: Length = Field(
         (1.5, 0.5, 0.5),
         description="voxel size (z, y, x) at which contacts are settled, micrometres: that of the simulated image",
@@ -228,8 +252,19 @@ class Phantoms(Section):
     """Place nuclei in spheroids."""
 
     n_spheroids: PositiveInt = Field(8, description="how many; each is the same however many are asked for")
+    preset: Literal["none", "bruch2023"] = Field(
+        "none",
+        description="other defaults: `bruch2023`: nuclei of one class and brightness, placed one after the other as in "
+        "the publication. Keys that are written go before the preset",
+    )
     region: Region = Field(Region(), description="shape of the spheroid")
     nuclei: Nuclei = Field(Nuclei(), description="shape and look of nuclei")
     placement: Placement = Field(Placement(), description="how nuclei are placed")
     populations: tuple[Population, ...] = Field((), description="further kinds of cells, in places of their own")
     parts: PositiveInt = Field(1, description="jobs that share the spheroids; the result does not depend on it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        """Lay what is written over the preset."""
+        return over_preset(values, PRESETS)

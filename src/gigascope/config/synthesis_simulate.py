@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from gigascope.config.presets import over_preset
 from gigascope.config.sampled import Distribution, Fraction, NonNegative, Positive, sampled
 from gigascope.config.section import Section
 from gigascope.config.synthesis_optics import Optics
@@ -17,12 +18,11 @@ Counts = tuple[PositiveInt, PositiveInt, PositiveInt]
 # What a preset says differently from the defaults; keys that are written go before it.
 PRESETS: dict[str, dict[str, Any]] = {
     "bruch2023": {
+        "chain": "published",
         "grid": {"output_voxel_um": (1.5001311, 0.488759, 0.488759), "oversample": (1.66631366, 4.0, 4.0)},
         "attenuation": {"model": "power", "haze_fraction": 0.0},
-        "camera": {
-            "peak_electrons": 240.0, "background_electrons": 0.0, "dark_electrons": 0.0, "read_noise_e": 0.0,
-            "offset_adu": 15.0, "bits": 8,
-        },
+        "camera": {"offset_adu": 15.0, "bits": 8},
+        "labels": {"subsample": 1},
     },
     "fast": {
         "grid": {"oversample": (1.0, 1.0, 1.0)},
@@ -125,6 +125,18 @@ class Camera(Section):
     fixed_pattern: bool = Field(False, description="pixels differ in gain (1 %) and offset (1 electron)")
 
 
+class PublishedNoise(Section):
+    """Noise of chain `published`, on grey values of 8 bits; what else its camera has is offset_adu and n_average."""
+
+    poisson_factor: Annotated[float | Distribution, *sampled(ge=0, le=200)] = Field(
+        1.0, description="photons per grey value, fewer are noisier; 0: no shot noise"
+    )
+    gauss: NonNegative = Field(0.0, description="standard deviation of normal noise, grey values")
+    gauss_absolute: NonNegative = Field(
+        0.0, description="standard deviation of normal noise that is added as its absolute value, grey values"
+    )
+
+
 class Labels(Section):
     """Label images; `nuclei` and `spheroid` are always made."""
 
@@ -164,13 +176,19 @@ class Simulate(Section):
     parts: PositiveInt = Field(1, description="jobs that the shards of all images are shared out among")
     preset: Literal["none", "bruch2023", "fast", "lightsheet_cleared", "confocal_uncleared"] = Field(
         "none",
-        description="other defaults: `bruch2023`: voxels, attenuation and camera of the publication; `fast`: coarse "
+        description="other defaults: `bruch2023`: voxels, attenuation and chain of the publication; `fast`: coarse "
         "and quick; `lightsheet_cleared`; `confocal_uncleared`. Keys that are written go before the preset",
+    )
+    chain: Literal["physical", "published"] = Field(
+        "physical",
+        description="`physical`: light in electrons, block by block; `published`: grey values of 8 bits with the "
+        "stretches, truncations and point sampling of Bruch et al. (2023), a whole image at once",
     )
     grid: Grid = Field(Grid(), description="voxels")
     attenuation: Attenuation = Field(Attenuation(), description="light on its way in and out")
     optics: Optics = Field(Optics(), description="point spread function")
     camera: Camera = Field(Camera(), description="photons to grey values")
+    published: PublishedNoise = Field(PublishedNoise(), description="noise of chain published")
     labels: Labels = Field(Labels(), description="label images")
     store: Storing = Field(Storing(), description="what is kept")
 
@@ -178,12 +196,23 @@ class Simulate(Section):
     @classmethod
     def _preset(cls, values: Any) -> Any:
         """Lay what is written over the preset."""
-        found = PRESETS.get(values.get("preset", "none")) if isinstance(values, dict) else None
-        if found is None:
-            return values
-        laid = dict(values)
-        for key, section in found.items():
-            given = laid.get(key)
-            if given is None or isinstance(given, dict):
-                laid[key] = {**section, **(given or {})}
-        return laid
+        return over_preset(values, PRESETS)
+
+    @model_validator(mode="after")
+    def _idle(self) -> Simulate:
+        """Keys that nothing would read."""
+        if self.chain == "physical":
+            if self.published != PublishedNoise():
+                raise ValueError("keys of published have no effect on chain physical: set chain: published.")
+            return self
+        plain = Camera()
+        for name in Camera.model_fields:
+            if name not in ("offset_adu", "bits", "n_average") and getattr(self.camera, name) != getattr(plain, name):
+                raise ValueError(f"camera.{name} has no effect on chain published: leave it out.")
+        if self.camera.bits != 8:
+            raise ValueError("chain published has grey values of 8 bits: set camera.bits: 8.")
+        if isinstance(self.camera.offset_adu, float) and self.camera.offset_adu > 255:
+            raise ValueError(f"camera.offset_adu {self.camera.offset_adu:g} is no grey value of 8 bits.")
+        if self.attenuation.haze_fraction != 0:
+            raise ValueError("chain published has no scattered light: set attenuation.haze_fraction: 0.")
+        return self

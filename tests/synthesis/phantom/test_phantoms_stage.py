@@ -182,6 +182,8 @@ CHANGED: list[dict[str, Any]] = [
         "voxel_um": [1, 0.5, 0.5],
     }.items()),
     {"placement": {"method": "rsa", "rsa_max_failures": 3}},
+    {"placement": {"method": "rsa", "rsa_max_failures": 3, "rsa_count_outside": True}},
+    {"preset": "bruch2023"},
     {"placement": {"volume_fraction": 0.45, "max_iter": 1, "max_clip": 0.02}},
     *({"populations": [{"region": region, "nuclei": {"intensity_cv": 0.6}}]} for region in (
         {"radius_um": 8}, {"radius_um": 8, "centre": [0, 0.5, 0]}, {"kind": "shell", "between": [0, 0.8]},

@@ -73,6 +73,19 @@ def test_sequential_addition_reaches_what_is_known() -> None:
     assert np.all(phantom.region.grid.distance(centre) <= -r + 2e-3)
 
 
+def test_places_outside_count_as_failures_where_they_are_to() -> None:
+    """As published: what is placed is the beginning of what is placed where they do not count."""
+    region = RegionRecipe(semi_axes_um=(30, 30, 30), surface_rms=0.0)
+    placement = PlacementRecipe(method="rsa", volume_fraction=0.5, rsa_max_failures=100)
+    recipes = [Recipe(region, SPHERES, replace(placement, rsa_count_outside=count)) for count in (False, True)]
+    every, fewer = (
+        {tuple(at) for at in place_phantom(recipe, 5).nuclei.table.centre.numpy().tolist()} for recipe in recipes
+    )
+    assert fewer < every
+    # nearly half of the box of a ball lies outside of it
+    assert len(fewer) > 0.6 * len(every)
+
+
 def test_sequential_addition_ends_at_the_wanted_volume() -> None:
     recipe = Recipe(SMALL, placement=PlacementRecipe(method="rsa", volume_fraction=0.1))
     phantom = place_phantom(recipe, 1)

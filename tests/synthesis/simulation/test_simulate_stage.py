@@ -143,6 +143,8 @@ def arrays_of(image: Any) -> list[Any]:
     return [image.array(), *map(image.label, image.labels), *map(image.side, image.sides)]
 
 
+# The published chain in its own right; the preset sets it too.
+PUBLISHED: dict[str, Any] = {"chain": "published", "attenuation": {"haze_fraction": 0.0}, "camera": {"bits": 8}}
 # Another value for each key; sections of `optics` are those of the optics' own tests.
 CHANGES: list[dict[str, Any]] = [
     {"preset": "fast"},
@@ -186,6 +188,10 @@ CHANGES: list[dict[str, Any]] = [
     {"store": {"shard": [16, 64, 64]}},
     {"store": {"keep_expected": False}},
     {"store": {"keep_density": True}},
+    PUBLISHED,
+    merge(PUBLISHED, {"published": {"poisson_factor": 0.5}}),
+    merge(PUBLISHED, {"published": {"gauss": 3.0}}),
+    merge(PUBLISHED, {"published": {"gauss_absolute": 3.0}}),
 ]
 
 
@@ -236,10 +242,12 @@ def test_keys_may_be_distributions():
 
 
 def test_presets_give_way_to_what_is_written():
-    plain, preset = Simulate(), Simulate.model_validate({"preset": "bruch2023", "camera": {"bits": 12}})
+    plain, preset = Simulate(), Simulate.model_validate({"preset": "bruch2023", "camera": {"n_average": 3}})
     assert preset.attenuation.model == "power" != plain.attenuation.model
-    assert preset.camera.bits == 12
-    assert preset.camera.offset_adu == 15
+    assert preset.camera.n_average == 3
+    assert (preset.chain, preset.camera.bits, preset.camera.offset_adu) == ("published", 8, 15)
+    other = Simulate.model_validate({"preset": "bruch2023", "chain": "physical", "camera": {"bits": 12}})
+    assert (other.chain, other.camera.bits) == ("physical", 12)
 
 
 def test_density_needs_whole_numbers(phantoms, tmp_path):

@@ -57,6 +57,8 @@ class Gap:
     def applied(self, simulate: Mapping[str, Any]) -> dict[str, Any]:
         """Resolved settings of the section `simulate`, changed; only what an image and its labels need is made."""
         found = copy.deepcopy(dict(simulate))
+        # the other microscope has light in electrons, whatever chain the cultures are made by
+        found["chain"] = "physical"
         found["optics"]["widen"] *= self.widen
         found["attenuation"]["haze_fraction"] = self.haze_fraction
         for key in ("mu_ex", "mu_em", "mu_nuc"):

@@ -98,9 +98,8 @@ def place_cells(recipe: Recipe, region: Region, seed: int, libraries: Mapping[st
 
     if placement.method == "rsa":
         box = (region.low, region.high)
-        cells, centre = add_sequentially(
-            draw, region.grid, box, wanted, placement.rsa_max_failures, placement.gap_um, root
-        )
+        most, outside = placement.rsa_max_failures, placement.rsa_count_outside
+        cells, centre = add_sequentially(draw, region.grid, box, wanted, most, placement.gap_um, root, outside)
         placed = Placed(cells, centre, 0.0, 0)
     else:
         cells, start = enough_cells(draw, region, wanted, recipe, root)

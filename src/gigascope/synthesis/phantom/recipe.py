@@ -89,6 +89,7 @@ class PlacementRecipe:
     tol_um: float = 0.02
     max_iter: int = 600
     rsa_max_failures: int = 1000
+    rsa_count_outside: bool = False
     voxel_um: Triple = (1.5, 0.5, 0.5)
 
 

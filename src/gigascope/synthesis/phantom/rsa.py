@@ -39,6 +39,7 @@ def add_sequentially(
     max_failures: int,
     gap_um: float,
     seed: int,
+    count_outside: bool = False,
 ) -> tuple[Cells, F64]:
     """Place cells until a volume is reached or `max_failures` attempts in a row have failed.
 
@@ -49,6 +50,7 @@ def add_sequentially(
     box : corners between which places are drawn, µm
     volume_um3 : volume of nuclei that is wanted
     seed : of the spheroid
+    count_outside : places in the box that lie beside the region are failed attempts too, as published; else none
 
     Returns
     -------
@@ -57,7 +59,7 @@ def add_sequentially(
     low, high = box
     placed: list[Cells] = [draw(np.zeros(0, np.uint64), np.zeros((0, 3)))]
     centre, ball, radius, reach = np.zeros((0, 3)), np.zeros((0, 5, 3)), np.zeros((0, 5)), np.zeros(0)
-    state, limits = np.zeros(2), np.array([float(max_failures), volume_um3])
+    state, limits = np.zeros(2), np.array([float(max_failures), volume_um3, float(count_outside)])
     n = 0
     for first in range(0, 2**62, BATCH):
         if state[0] >= limits[0] or state[1] >= limits[1]:

@@ -17,7 +17,8 @@ def attempt(
 ) -> int:  # fmt: skip
     """Try all candidates in their order, and append those that fit to the n placed ones; how many there are then.
 
-    `state` is (failures in a row, volume placed), `limits` what ends it; `taken` marks the candidates that fitted.
+    `state` is (failures in a row, volume placed), `limits` what ends it, and what a place outside
+    counts; `taken` marks the candidates that fitted.
     """
     head[:] = -1
     for i in range(n):
@@ -27,7 +28,9 @@ def attempt(
         if state[0] >= limits[0] or state[1] >= limits[1]:
             break
         if grid_value(tried[candidate, 0], tried[candidate, 1], tried[candidate, 2], distance, low, spacing) > 0.0:
-            continue  # outside: no attempt, so that the fill does not depend on how much of its box a region takes
+            # outside: else no attempt, so that the fill does not depend on how much of its box a region takes
+            state[0] += limits[2]
+            continue
         centre[n], ball[n], radius[n] = tried[candidate], balls[candidate], radii[candidate]
         reach[n] = reaches[candidate]
         if not _fits(n, centre, ball, radius, reach, head, link, cell, shape, distance, low, spacing):

@@ -80,6 +80,11 @@ def blocks(region: Region, block: Sequence[int]) -> Iterator[Region]:
                 yield slice(*z), slice(*y), slice(*x)
 
 
+def shard_of(shape: Sequence[int], chunk: Sequence[int], shard: Sequence[int], chain: str) -> list[int]:
+    """Voxels of a shard: as given, or of chain `published` the whole image in whole chunks."""
+    return [-(-n // c) * c for n, c in zip(shape, chunk)] if chain == "published" else list(shard)
+
+
 def padded_shape(block: Sequence[int], ratio: Sequence[float], half: Sequence[int]) -> Three:
     """Largest volume on the finer grid that a block of the image needs: with the reach of the PSF."""
     z, y, x = (math.ceil(b * r) + 1 + 2 * h for b, r, h in zip(block, ratio, half))

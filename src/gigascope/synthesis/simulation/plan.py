@@ -16,7 +16,7 @@ from gigascope.store.ensemble import ensemble_plan
 from gigascope.store.plan import ShardPlan
 from gigascope.store.pyramid import level_plans
 from gigascope.synthesis.phantom.plan import largest
-from gigascope.synthesis.simulation.geometry import image_grid, padded_shape
+from gigascope.synthesis.simulation.geometry import image_grid, padded_shape, shard_of
 
 if TYPE_CHECKING:
     from gigascope.config.dataset import SynthesisDataset
@@ -43,6 +43,8 @@ BLOCK_ARRAYS = 3
 # Values of a cell of the coarse grid that are held while light is computed: with the sheared frame, and float64 sums.
 CELL_BYTES = 32
 GATHER_BYTES = 500 * 2**20
+# The published chain holds all voxels of the finer grid: what was drawn, the light, and the light in 8 bits.
+PUBLISHED_BYTES = 6
 # Core seconds per million voxels of the finer grid, by benchmarks/synthesis.py, and to compress a million of the image.
 FIXED_SECONDS, KERNEL_SECONDS, WRITE_SECONDS = 0.06, 0.01, 0.1
 # A job until it begins, the layout of a spheroid, what else one takes beside its voxels; light of a cell.
@@ -202,7 +204,8 @@ class _Needs:
 def _needs(dataset: SynthesisDataset) -> _Needs:
     cfg, field = dataset.simulate, field_of(dataset)
     grid = image_grid(field, cfg.grid.output_voxel_um, cfg.grid.oversample, cfg.grid.field_um)
-    plan = ensemble_plan(grid.shape, "uint16", cfg.store.chunk, cfg.store.shard)
+    cut = shard_of(grid.shape, cfg.store.chunk, cfg.store.shard, cfg.chain)
+    plan = ensemble_plan(grid.shape, "uint16", cfg.store.chunk, cut)
     each = image_bytes(cfg)
     half = [math.ceil(h / v) for h, v in zip(psf_half_um(cfg, field[0]), grid.fine_um)]
     sides = [min(s, n) for s, n in zip(plan.shards, grid.shape)]
@@ -212,6 +215,8 @@ def _needs(dataset: SynthesisDataset) -> _Needs:
     padded = math.prod(shape)
     n_used, kernels = kernels_of_block(cfg, psf_depth(field[0]), shape[0] * grid.fine_um[0])
     work = padded * F32 * (kernels + BLOCK_ARRAYS)
+    if cfg.chain == "published":
+        work += math.prod(padded_shape(grid.shape, grid.ratio, half)) * PUBLISHED_BYTES
     shard = min(math.prod(plan.shards), math.prod(grid.shape))
     # blocks first, with the electrons of the shard; spectra are still there when its other arrays are made
     making = START_BYTES + max(work + shard * F32, padded * F32 * kernels + 2 * shard * sum(each))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gigascope.kernels.filters import area_sample
-from gigascope.synthesis.simulation import labelling
+from gigascope.synthesis.simulation import labelling, published
 from gigascope.synthesis.simulation.geometry import Region, blocks
 from gigascope.synthesis.simulation.scene import Scene
 
@@ -37,20 +37,8 @@ def simulate_shard(
     arrays by the names of :data:`gigascope.synthesis.simulation.stored.PATHS`
     """
     asked, kept = settings["labels"], settings["store"]
-    shape = tuple(s.stop - s.start for s in region)
-    expected = torch.empty(shape, device=scene.device)
-    fine = _fine_shape(scene, shape) if kept["keep_density"] else None
-    density = None if fine is None else np.empty(fine, np.float16)
-    for block in blocks(region, settings["grid"]["block"]):
-        inside = tuple(slice(b.start - r.start, b.stop - r.start) for b, r in zip(block, region))
-        keep = None if density is None else _Keep(density, inside, scene.image.ratio)
-        expected[inside] = scene.expected(block, keep)
-    grey = scene.photograph(expected, region).cpu().numpy()
-    found: dict[str, NDArray] = {"image": grey.astype(np.uint8) if settings["camera"]["bits"] <= 8 else grey}
-    if kept["keep_expected"]:
-        found["expected"] = expected.cpu().numpy()
-    if density is not None:
-        found["density"] = density
+    found = (_published if settings["chain"] == "published" else _physical)(scene, region, settings)
+    found = {name: values for name, values in found.items() if name != "expected" or kept["keep_expected"]}
     margin = _margin(asked, blurred_psf)
     labels = _labels(scene, region, margin, asked["subsample"])
     inner = tuple(slice(m, n - m) for m, n in zip(margin, labels.shape))
@@ -66,6 +54,34 @@ def simulate_shard(
         near = tuple(slice(m - h, n - m + h) for m, h, n in zip(margin, reach, labels.shape))
         found["nuclei_blurred"] = labelling.blurred(labels[near], blurred_psf, asked["blurred_threshold"])
     return found
+
+
+def _physical(scene: Scene, region: Region, settings: Mapping[str, Any]) -> dict[str, NDArray]:
+    """Image, expected electrons, and the density if it is kept, block by block."""
+    shape = tuple(s.stop - s.start for s in region)
+    expected, density = torch.empty(shape, device=scene.device), _density(scene, shape, settings)
+    for block in blocks(region, settings["grid"]["block"]):
+        inside = tuple(slice(b.start - r.start, b.stop - r.start) for b, r in zip(block, region))
+        keep = None if density is None else _Keep(density, inside, scene.image.ratio)
+        expected[inside] = scene.expected(block, keep)
+    grey = scene.photograph(expected, region).cpu().numpy()
+    found = {"image": grey.astype(np.uint8) if settings["camera"]["bits"] <= 8 else grey}
+    found["expected"] = expected.cpu().numpy()
+    return found if density is None else {**found, "density": density}
+
+
+def _published(scene: Scene, region: Region, settings: Mapping[str, Any]) -> dict[str, NDArray]:
+    """The same by the published chain: grey values before noise instead of electrons, 0 ... 255 instead of density."""
+    density = _density(scene, tuple(s.stop - s.start for s in region), settings)
+
+    def keep(drawn: NDArray[np.uint8]) -> None:
+        if density is not None:
+            density[...] = drawn
+
+    how, block = published.PublishedCamera.of(settings), settings["grid"]["block"]
+    image, before = published.published_image(scene, region, how, block, keep)
+    found: dict[str, NDArray] = {"image": image, "expected": before}
+    return found if density is None else {**found, "density": density}
 
 
 def psf_on_image(kernel: NDArray[np.float32], ratio: tuple[float, float, float]) -> NDArray[np.float32]:
@@ -89,8 +105,11 @@ class _Keep:
         self.into[self.place] = density.cpu().numpy().astype(np.float16)
 
 
-def _fine_shape(scene: Scene, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(n * round(r) for n, r in zip(shape, scene.image.ratio))
+def _density(scene: Scene, shape: tuple[int, ...], settings: Mapping[str, Any]) -> NDArray[np.float16] | None:
+    """Room for the density under a region, if it is kept."""
+    if not settings["store"]["keep_density"]:
+        return None
+    return np.empty([n * round(r) for n, r in zip(shape, scene.image.ratio)], np.float16)
 
 
 def _margin(asked: Mapping[str, Any], psf: NDArray[np.float32] | None) -> list[int]:

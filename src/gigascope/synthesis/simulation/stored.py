@@ -25,7 +25,7 @@ from gigascope.errors import UserError
 from gigascope.store.ensemble import ensemble_plan
 from gigascope.store.plan import ShardPlan
 from gigascope.synthesis.simulation.cells import CellGrid
-from gigascope.synthesis.simulation.geometry import ImageGrid
+from gigascope.synthesis.simulation.geometry import ImageGrid, shard_of
 from gigascope.synthesis.simulation.measured import Rows, label_table
 
 if TYPE_CHECKING:
@@ -63,8 +63,9 @@ def dtypes(settings: Mapping[str, Any]) -> dict[str, DTypeLike]:
 
 
 def image_plan(image: ImageGrid, dtype: DTypeLike, settings: Mapping[str, Any]) -> ShardPlan:
-    """Cut of an array of the size of the image."""
-    return ensemble_plan(image.shape, dtype, settings["store"]["chunk"], settings["store"]["shard"])
+    """Cut of an array of the size of the image; the published chain makes a whole image at once."""
+    chunk, shard = settings["store"]["chunk"], settings["store"]["shard"]
+    return ensemble_plan(image.shape, dtype, chunk, shard_of(image.shape, chunk, shard, settings["chain"]))
 
 
 def light_plan(shape: Sequence[int]) -> ShardPlan:
