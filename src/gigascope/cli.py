@@ -66,6 +66,23 @@ def calibrate(
         print(f"wrote {write}")
 
 
+@app.command("import-legacy")
+def import_legacy(
+    settings: Annotated[Path, typer.Argument(help="JSON of the simulation of Bruch et al. (2023).")],
+    name: Annotated[str, typer.Option(help="Name of the dataset and of its results folder.")],
+    training: Annotated[Path | None, typer.Option(help="HJSON of its training; models.pth beside it is used.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where to write the YAML.")] = Path("config/datasets"),
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Turn settings and crops of the published simulation into a dataset that does the same (synthesis)."""
+    from gigascope.import_legacy import import_legacy
+
+    files, remarks = import_legacy(settings, name, training, folder, force)
+    for remark in remarks:
+        print(remark)
+    print("\n".join(f"wrote {path}" for path in files) + f"\nnext: gigascope check {files[0]}")
+
+
 @app.command()
 def check(
     datasets: Annotated[list[Path], typer.Argument(help="Dataset YAMLs.")],

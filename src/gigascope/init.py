@@ -47,11 +47,11 @@ def write_dataset(
     values = merge(merge(values, found), overrides)
     parse_dataset(values, where="--set" if settings else str(raw))
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(dataset_yaml(PIPELINES[pipeline], values, notes, _schema_path(folder)), encoding="utf-8")
+    path.write_text(dataset_yaml(PIPELINES[pipeline], values, notes, schema_path(folder)), encoding="utf-8")
     return path
 
 
-def _schema_path(folder: Path) -> str:
+def schema_path(folder: Path) -> str:
     """The schema as seen from the YAML's folder: beside config/datasets in a checkout."""
     return "../schema/dataset.json" if folder.name == "datasets" else "config/schema/dataset.json"
 
