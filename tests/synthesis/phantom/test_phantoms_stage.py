@@ -182,7 +182,10 @@ CHANGED: list[dict[str, Any]] = [
         "voxel_um": [1, 0.5, 0.5],
     }.items()),
     {"placement": {"method": "rsa", "rsa_max_failures": 3}},
-    {"placement": {"method": "rsa", "rsa_max_failures": 3, "rsa_count_outside": True}},
+    # 5 nuclei, and 2 of them, with another brightness than those of 3 failures
+    *({"placement": {"method": "rsa", "rsa_max_failures": 100}, "nuclei": {"intensity_cv": 0.3}} | more for more in (
+        {}, {"placement": {"method": "rsa", "rsa_max_failures": 100, "rsa_count_outside": True}},
+    )),
     {"preset": "bruch2023"},
     {"placement": {"volume_fraction": 0.45, "max_iter": 1, "max_clip": 0.02}},
     *({"populations": [{"region": region, "nuclei": {"intensity_cv": 0.6}}]} for region in (

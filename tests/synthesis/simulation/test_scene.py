@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import erf
 
 from gigascope.kernels.cells.light import attenuate_
 from gigascope.kernels.cells.noise import Sensor
@@ -142,24 +144,45 @@ def test_shards_fit_together(rng):
     assert eight["image"].dtype == np.uint8
 
 
-def test_psf_on_the_voxels_of_the_image(rng):
+def integrated(values: np.ndarray, axis: int, ratio: float, n: int) -> np.ndarray:
+    """Integrals over n voxels, `ratio` samples long, around the same middle: differences of the running integral."""
+    values = np.moveaxis(values.astype(float), axis, -1)
+    edges = np.arange(values.shape[-1] + 1) - values.shape[-1] / 2
+    running = np.concatenate([np.zeros((*values.shape[:-1], 1)), values.cumsum(-1)], -1)
+    at = (np.arange(n + 1) - n / 2) * ratio
+    lines = [np.interp(at, edges, line) for line in running.reshape(-1, len(edges))]
+    return np.moveaxis(np.diff(np.array(lines)).reshape(*values.shape[:-1], n), -1, axis)
+
+
+@pytest.mark.parametrize("ratio", [(2.0, 2.0, 2.0), (1.6663, 4.0, 3.0), (1.0, 1.0, 1.0), (5.0, 2.5, 7.3)])
+def test_psf_on_the_voxels_of_the_image(rng, ratio):
     kernel = rng.random((5, 7, 9)).astype(np.float32)
-    kernel = kernel + kernel[::-1, ::-1, ::-1]
     kernel /= kernel.sum()
-    for ratio in ((2.0, 2.0, 2.0), (1.6663, 4.0, 3.0), (1.0, 1.0, 1.0)):
-        found = psf_on_image(kernel, ratio)
-        assert all(n % 2 for n in found.shape)
-        assert found.sum() == pytest.approx(1, rel=1e-6)
-        assert np.allclose(found, found[::-1, ::-1, ::-1], atol=1e-6)
-        # area integration keeps the second moment, but for the width of the voxels
-        for axis, r in enumerate(ratio):
-            if r > 2:  # a few coarse voxels have no second moment to speak of
-                continue
-            others = tuple(k for k in range(3) if k != axis)
-            a, b = kernel.sum(others), found.sum(others)
-            at, to = np.arange(len(a)) - len(a) // 2, (np.arange(len(b)) - len(b) // 2) * r
-            assert (b * to**2).sum() == pytest.approx((a * at**2).sum() + (r**2 - 1) / 12, rel=0.25)
-    assert np.allclose(psf_on_image(kernel, (1.0, 1.0, 1.0)), kernel, atol=1e-7)
+    found = psf_on_image(kernel, ratio)
+    assert all(n % 2 for n in found.shape)
+    expected = kernel
+    for axis, r in enumerate(ratio):
+        expected = integrated(expected, axis, r, found.shape[axis])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found.sum() == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.6663, 2.0, 3.0, 4.0, 5.5, 8.0])
+def test_psf_on_the_voxels_of_the_image_is_as_wide_as_it_was(ratio):
+    """The second moment is that of the light and of the wider voxel.
+
+    In fine voxels^2 it may have three times 1/12 more: the light of a fine voxel is in its middle, is spread evenly over
+    it, and is cut where coarse voxels begin.
+    """
+    sigma = 1.2 * max(ratio, 1.5)
+    n = 2 * math.ceil(6 * sigma) + 1
+    edges = (np.arange(n + 1) - n / 2) / (math.sqrt(2) * sigma)
+    line = np.diff(erf(edges)) / 2
+    found = psf_on_image(line[:, None, None].astype(np.float32), (ratio, 1.0, 1.0))[:, 0, 0].astype(float)
+    at = (np.arange(len(found)) - len(found) // 2) * ratio
+    width = sigma**2 + ratio**2 / 12
+    assert (found * at).sum() == pytest.approx(0, abs=1e-5 * sigma)
+    assert width - 1e-3 * sigma**2 <= (found * at**2).sum() <= width + 1 / 4 + 1e-3 * sigma**2
 
 
 def test_image_covers_the_field_and_blocks_the_shard(rng):
