@@ -8,8 +8,8 @@ Ours: an image of 64 x 256 x 256 voxels full of nuclei (volume fraction 0.35, ha
 over the image. --quick: an image of 32 x 128 x 128. Time is that of the process on all cores, per million voxels of the
 finer grid under the image, once after a small image has compiled the kernels.
 
-Case published: the same image by our chain `published`, which does what the peer does, with K=1 and the published law of
-attenuation, in steps, with labels and without placement.
+Case published: the same image by our chain `published`, which does what the peer does, with K=1 and the published law
+of attenuation, in steps, with labels and without placement.
 
 Peer: the steps of Bruch et al. (2023) as published, on a crop of the finer grid, with one thread: voxel prototypes
 placed one after the other until 1000 attempts fail in a row, attenuation column by column, direct summation of the

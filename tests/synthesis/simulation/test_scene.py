@@ -171,8 +171,8 @@ def test_psf_on_the_voxels_of_the_image(rng, ratio):
 def test_psf_on_the_voxels_of_the_image_is_as_wide_as_it_was(ratio):
     """The second moment is that of the light and of the wider voxel.
 
-    In fine voxels^2 it may have three times 1/12 more: the light of a fine voxel is in its middle, is spread evenly over
-    it, and is cut where coarse voxels begin.
+    In fine voxels^2 it may have three times 1/12 more: the light of a fine voxel is in its middle, is spread evenly
+    over it, and is cut where coarse voxels begin.
     """
     sigma = 1.2 * max(ratio, 1.5)
     n = 2 * math.ceil(6 * sigma) + 1
