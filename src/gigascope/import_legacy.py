@@ -58,7 +58,7 @@ def import_legacy(
         )
         network = found.values
         if "inputs" in network:
-            remarks.append("trainB and inferenceB are kept beside the real images; cultures of the dataset are used.")
+            remarks.append("Where trainB holds images, they are trained on and nothing is simulated.")
     texts = []
     for one, (mask, slices) in zip(names, masks):
         made = simulation_values(given, mask, slices, str(library))
