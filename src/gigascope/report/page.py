@@ -15,6 +15,8 @@ from gigascope.report.style import CSS
 Cell = "str | float | int | bool | None | Html"
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
+# Characters of a table's cell beyond which it runs over several lines.
+LONG = 40
 NBSP = "\N{NO-BREAK SPACE}"
 # Warnings that have room at the top of the page.
 SHOWN_FIRST = 2
@@ -257,12 +259,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str,
     for row in rows:
         cells = [
             tag("td", number(cell, digits), class_="n") if _is_number(cell)
-            else tag("td", DASH if cell is None or cell == "" else cell)
+            else tag("td", DASH if cell is None or cell == "" else cell, class_="wrap" if _is_long(cell) else None)
             for cell in row
         ]  # fmt: skip
         body.append(tag("tr", *cells))
     inside = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
     return tag("div", inside, class_="scroll", role="region", aria_label=caption, tabindex="0")
+
+
+def _is_long(cell: object) -> bool:
+    """Words that may run over several lines, so that a table stays on the page."""
+    return isinstance(cell, str) and not isinstance(cell, Html) and len(cell) > LONG
 
 
 def _is_number(value: object) -> bool:

@@ -113,15 +113,16 @@ def plot(
     return tag("div", tag("p", title, class_="plot-title"), legend, svg)
 
 
-def bars(rows: Sequence[tuple[str, float, str]], *, title: str) -> Html:
+def bars(rows: Sequence[tuple[str, float, str]], *, title: str, full: float | None = None) -> Html:
     """Horizontal bars from zero, with their names and what they stand for in words.
 
     Parameters
     ----------
     rows : name, value (not negative), and the value as a text
+    full : value of a bar of full length; none: the largest
     """
-    most = max((value for _, value, _ in rows), default=0.0)
-    if most <= 0:
+    most = full or max((value for _, value, _ in rows), default=0.0)
+    if most <= 0 or not rows:
         return Html("")
     entries = [
         tag(

@@ -81,9 +81,9 @@ figcaption { margin-top: .55rem; color: var(--soft); font-size: .875rem; line-he
 table { border-collapse: collapse; font-size: .875rem; }
 caption { text-align: left; color: var(--soft); padding-bottom: .4rem; caption-side: top; }
 th, td { padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-th { font-weight: 560; color: var(--soft); white-space: nowrap; }
+th { font-weight: 560; color: var(--soft); vertical-align: bottom; max-width: 11rem; }
 td { white-space: nowrap; }
-td.wrap { white-space: normal; min-width: 16rem; }
+td.wrap { white-space: normal; min-width: 12rem; }
 td.n, th.n { text-align: right; padding-right: 1.4rem; }
 sub { font-size: .72em; line-height: 0; }
 details { margin: 0 0 .75rem; }

@@ -29,6 +29,12 @@ def montage(result: SynthesisResult, picture_px: int) -> Html:
     plain = [_shown(result, key, "xy", size) for key in result.sets]
     side = [_shown(result, key, "xz", size) for key in result.sets]
     labelled = [_shown(result, key, "xy", size, "xy_labels") for key in result.sets]
+    labelled_side = [_shown(result, key, "xz", size, "xz_labels") for key in result.sets]
+    if len(result.sets) == 1:
+        # alone, a picture would be as wide as the page: its views stand side by side
+        views = grid(*plain, *labelled, *side, *labelled_side, columns="two")
+        what = " Then from the side: z downward from the objective. Outlines are those of the labels."
+        return figure(views, _caption(result) + (what if any(labelled) else ""))
     columns = "three" if len(result.sets) > 2 else "two"
     blocks = [
         figure(grid(*plain, columns=columns), _caption(result)),
@@ -36,7 +42,7 @@ def montage(result: SynthesisResult, picture_px: int) -> Html:
     ]
     if any(labelled):
         what = "Outlines of the labels. Those of adapted images are the labels of the simulated ones."
-        blocks.append(figure(grid(*labelled, columns=columns), what))
+        blocks.append(figure(join([grid(*row, columns=columns) for row in (labelled, labelled_side)]), what))
     return join(blocks)
 
 
@@ -100,7 +106,7 @@ def _shown(result: SynthesisResult, key: str, name: str, size: int, labels: str 
     outline = None
     if drawn is not None:
         outline = outlines(drawn[part])
-        alt += ", labels outlined" if labels == "xy_labels" else ", what the segmenter found outlined"
+        alt += ", labels outlined" if labels in ("xy_labels", "xz_labels") else ", what the segmenter found outlined"
     return picture(Plane(grey[part], spacing), WINDOW, alt=alt, name=TITLES[key], outline=outline)
 
 
