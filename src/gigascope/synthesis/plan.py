@@ -36,9 +36,11 @@ def read_header(dataset: SynthesisDataset) -> SynthesisHeader:
 
     Raises
     ------
-    UserError : an image is missing, broken or not clear; given naive images lack labels that the training asks for
+    UserError : an image is missing, broken or not clear; those for training are too small for its crops; given naive
+        images lack labels that the training asks for
     """
     domain = read_domain(dataset.inputs, dataset.ingest)
+    _check_crops(dataset, domain)
     if dataset.gives_naive:
         return SynthesisHeader(domain, _given(dataset, domain))
     grid, cfg = dataset.simulate.grid, dataset.phantoms
@@ -50,6 +52,25 @@ def read_header(dataset: SynthesisDataset) -> SynthesisHeader:
         f"(z, y, x) of {voxel} um"
     )
     return SynthesisHeader(domain, (text,))
+
+
+def _check_crops(dataset: SynthesisDataset, domain: tuple[ImageHeader, ...]) -> None:
+    """Refuse now what the training would refuse after everything else has run; planted images have no size yet."""
+    from gigascope.synthesis.adaptation.domain import check_crops
+    from gigascope.synthesis.adaptation.plan import crop_of
+
+    if not dataset.has_real or dataset.inputs.planted is not None or dataset.train.arch == "identity":
+        return
+    train = {kind: {i.name: i.written for i in domain if (i.domain, i.use) == (kind, "train")} for kind in "AB"}
+    if dataset.train.crop is None:
+        # cut down to the images
+        smallest = [min(sides) for sides in zip(*train["A"].values(), *train["B"].values())]
+        crop = crop_of(dataset.train, (smallest[0], smallest[1], smallest[2])) if smallest else None
+    else:
+        crop = dataset.train.crop
+    for kind, shapes in train.items():
+        if shapes and crop is not None:
+            check_crops(shapes, crop, "the real images" if kind == "A" else "the naive images")
 
 
 def _given(dataset: SynthesisDataset, domain: tuple[ImageHeader, ...]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,10 +181,6 @@ class Domain:
         z, y, x = np.min([volume.shape for volume in self.volumes], axis=0).tolist()
         return (z, y, x)
 
-    def n_crops(self, crop: tuple[int, int, int]) -> int:
-        """Crops that do not overlap."""
-        return sum(int(np.prod([n // c for n, c in zip(volume.shape, crop)])) for volume in self.volumes)
-
 
 def check_domains(real: Domain, cultures: Domain, crop: tuple[int, int, int], least: tuple[int, int, int]) -> None:
     """Refuse what no network can learn from.
@@ -212,14 +209,32 @@ def check_domains(real: Domain, cultures: Domain, crop: tuple[int, int, int], le
         do = f"Set a larger train.crop (the smallest image has {smallest}), or train.discriminator: pixel."
         raise UserError(what, where="train.crop", do=do)
     for domain in (real, cultures):
-        for volume in domain.volumes:
-            if any(n < c for n, c in zip(volume.shape, crop)):
-                what = f"{volume.name} has {_sides(volume.shape)} voxels, a crop {_sides(crop)}."
-                do = f"Set train.crop to [{', '.join(map(str, domain.smallest()))}] or less, or leave the image out."
-                raise UserError(what, where=domain.path, do=do)
-        if (n := domain.n_crops(crop)) < LEAST_CROPS:
-            what = f"holds {n} separate crops of {_sides(crop)} voxels; {LEAST_CROPS} are needed to learn a look."
-            raise UserError(what, where=domain.path, do="Give more or larger images, or set a smaller train.crop.")
+        check_crops({volume.name: volume.shape for volume in domain.volumes}, crop, domain.path)
+
+
+def check_crops(shapes: Mapping[str, tuple[int, int, int]], crop: tuple[int, int, int], where: Path | str) -> None:
+    """Refuse images that are smaller than a crop, or that hold too few of them.
+
+    Parameters
+    ----------
+    shapes : (z, y, x) of each image of a domain, by its name
+    crop : (z, y, x) voxels
+    where : store or file, for messages
+
+    Raises
+    ------
+    UserError : such images
+    """
+    for name, shape in shapes.items():
+        if any(n < c for n, c in zip(shape, crop)):
+            smallest = [min(sides) for sides in zip(*shapes.values())]
+            what = f"{name} has {_sides(shape)} voxels, a crop {_sides(crop)}."
+            do = f"Set train.crop to [{', '.join(map(str, smallest))}] or less, or leave the image out."
+            raise UserError(what, where=where, do=do)
+    n = sum(math.prod(side // c for side, c in zip(shape, crop)) for shape in shapes.values())
+    if n < LEAST_CROPS:
+        what = f"holds {n} separate crops of {_sides(crop)} voxels; {LEAST_CROPS} are needed to learn a look."
+        raise UserError(what, where=where, do="Give more or larger images, or set a smaller train.crop.")
 
 
 def check_voxels(cultures: Domain, voxel_um: tuple[float, float, float], network: Path) -> None:
