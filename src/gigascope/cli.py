@@ -238,7 +238,9 @@ def export(
     vertices: Annotated[int, typer.Option(help="Of a mosaic, as .ply: most vertices of the mesh.")] = 500_000,
     layout: Annotated[
         str,
-        typer.Option(help="Of cultures: ctc (Cell Tracking Challenge), pairs (TIFF volumes), slices (TIFF slices)."),
+        typer.Option(
+            help="Of cultures: ctc (Cell Tracking Challenge), pairs (TIFF), slices (TIFF), figures (SVG, CSV, Parquet)."
+        ),
     ] = "pairs",
     images: Annotated[
         str, typer.Option(help="Of cultures: cultures, adapted, or auto: adapted where there are any.")

@@ -15,7 +15,7 @@ from gigascope.errors import UserError
 if TYPE_CHECKING:
     from gigascope.synthesis.evaluation.volumes import Volume
 
-LAYOUTS = ("ctc", "pairs", "slices")
+LAYOUTS = ("ctc", "pairs", "slices", "figures")
 IMAGES = ("auto", "cultures", "adapted")
 # What an export leaves beside its files; a folder with it may be replaced.
 RECORD = "export.json"
@@ -47,7 +47,8 @@ def export_cultures(
     ----------
     folder : results of a synthesis dataset
     out : folder to be made
-    layout : ctc, Cell Tracking Challenge; pairs, TIFF volumes; slices, TIFF slices of all three directions
+    layout : ctc, Cell Tracking Challenge; pairs, TIFF volumes; slices, TIFF slices of all three directions; figures,
+        plots of the report as SVG and its tables as CSV and Parquet
     images : cultures, adapted, or auto: adapted where there are any
     every_um : of layout slices: their distance
     segment : of layout ctc: write what the classical segmenter finds as results
@@ -62,13 +63,15 @@ def export_cultures(
 
     _check(out, layout, images, every_um, segment, force, idle)
     begun = time.monotonic()
-    chosen, volumes, left_out = _volumes(folder, images, layout)
+    of_report = layout == "figures"
+    chosen, volumes, left_out = ("report", [], []) if of_report else _volumes(folder, images, layout)
     partial = out.with_name(f"{out.name}.{uuid4().hex}.partial")
     with disk_errors(out):
         try:
             partial.mkdir()
-            rows = _write(partial, volumes, layout, every_um, segment)
-            record = {"from": str(folder / f"{chosen}.zarr"), "layout": layout, "images": rows, "left_out": left_out}
+            rows = _write_report(partial, folder) if of_report else _write(partial, volumes, layout, every_um, segment)
+            source = folder / ("report.html" if of_report else f"{chosen}.zarr")
+            record = {"from": str(source), "layout": layout, "images": rows, "left_out": left_out}
             (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             if out.exists():
                 remove(out)
@@ -77,7 +80,8 @@ def export_cultures(
             remove(partial)
     for name in left_out:
         print(f"note: {name} was left out, its nuclei are not where its labels are")
-    print(f"wrote {out}: {len(rows)} images of {chosen}, {layout}, {time.monotonic() - begun:.1f} s")
+    what = "files of the" if of_report else "images of"
+    print(f"wrote {out}: {len(rows)} {what} {chosen}, {layout}, {time.monotonic() - begun:.1f} s")
 
 
 def _check(
@@ -88,6 +92,8 @@ def _check(
     for value, known, where in ((layout, LAYOUTS, "--layout"), (images, IMAGES, "--images")):
         if value not in known:
             raise UserError(f"{value!r} is none of {', '.join(known)}.", where=where)
+    if layout == "figures" and images != "auto":
+        raise UserError("is for layouts of images.", where="--images", do="Leave it out.")
     if segment and layout != "ctc":
         raise UserError("is for the layout ctc.", where="--segment", do="Leave it out.")
     if not every_um > 0:
@@ -120,6 +126,12 @@ def _volumes(folder: Path, images: str, layout: str) -> tuple[str, list[Volume],
     if not kept:
         raise UserError(f"no image of {chosen} has labels that fit it.", where=folder / f"{chosen}.zarr")
     return chosen, kept, left
+
+
+def _write_report(out: Path, folder: Path) -> list[dict[str, Any]]:
+    from gigascope.report.figure_files import write_figures
+
+    return write_figures(folder / "report.html", out)
 
 
 def _write(folder: Path, volumes: list[Volume], layout: str, every_um: float, segment: bool) -> list[dict[str, Any]]:

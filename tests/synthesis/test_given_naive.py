@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import tifffile
 
@@ -26,6 +29,7 @@ from .adaptation.ensembles import nuclei, real, simulated
 RUNS = StageRuns(
     "synthesis", {"network": "network.pt", "events": "events.out", "metrics": "metrics.json", "page": "report.html"}
 )
+SVG = {"svg": "http://www.w3.org/2000/svg"}
 STAGES = ("ingest", "train", "infer", "evaluate", "report")
 TINY: dict[str, Any] = {
     "pipeline": "synthesis",
@@ -123,6 +127,27 @@ def test_adapted_images_are_exported(given: tuple[Path, bool], tmp_path: Path) -
         assert (tmp_path / "out" / "labels" / f"{name}.tif").exists() is labelled
 
 
+def test_plots_and_tables_of_the_page_are_exported(given: tuple[Path, bool], tmp_path: Path) -> None:
+    folder, _ = given
+    export_cultures(folder, tmp_path / "out", layout="figures")
+    figures = sorted((tmp_path / "out" / "figures").iterdir())
+    titles = [ElementTree.parse(file).getroot().find("svg:text", SVG) for file in figures]
+    said = [title.text for title in titles if title is not None]
+    assert {"Mean brightness", "In the plane", "Along the optical axis"} <= set(said)
+    assert len(said) == (folder / "report.html").read_text().count('class="plot"')
+    assert all("var(" not in file.read_text() for file in figures)
+    for name in ("distances", "spectra", "scores"):
+        columns, units = read_tsv(folder / f"{name}.tsv")
+        parquet = pyarrow.parquet.read_table(tmp_path / "out" / "tables" / f"{name}.parquet")
+        assert parquet.column_names == list(columns)
+        for column, values in columns.items():
+            np.testing.assert_equal(np.asarray(parquet[column].to_pylist(), values.dtype), values)
+            assert (parquet.schema.field(column).metadata or {}).get(b"unit", b"").decode() == units.get(column, "")
+        rows = list(csv.reader((tmp_path / "out" / "tables" / f"{name}.csv").open(newline="")))
+        assert rows[0] == list(columns)
+        assert len(rows) == 1 + len(next(iter(columns.values())))
+
+
 def test_check_says_what_is_left_out(tmp_path: Path) -> None:
     data = write_folders(tmp_path / "set")
     dataset: Any = load_dataset(write_dataset(tmp_path, TINY, {"inputs": {"folders": str(data)}}))
@@ -148,6 +173,8 @@ def test_folders_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"needs labels of the naive images, and 0\.tif in trainB has none"):
         header(weights={"label": 0.3})
+    with pytest.raises(UserError, match="the real images: holds 2 separate crops of 12 x 16 x 24 voxels; 4 are needed"):
+        header(crop=[12, 16, 24])
     for file in (data / "trainB").iterdir():
         file.rename(file.with_suffix(".txt"))
     with pytest.raises(UserError, match="in inferenceB, and none in trainB"):
