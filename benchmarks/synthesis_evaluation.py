@@ -121,7 +121,8 @@ def measure_instances(table: Table, case: str, labels: tuple[NDArray, NDArray]) 
 
     found, ours_s = timed(lambda: match(count_overlaps(*labels), 0.5).ap)
     other, peer_s = timed(theirs)
-    add(table, case, "AP at half overlap", "scikit-image and scipy", {"AP at half overlap": (found, other)}, ours_s, peer_s)
+    name = "AP at half overlap"
+    add(table, case, name, "scikit-image and scipy", {name: (found, other)}, ours_s, peer_s)
 
 
 def measure_wasserstein(table: Table, case: str, rng: np.random.Generator, n: int) -> None:
