@@ -14,7 +14,7 @@ from gigascope.report.style import CSS
 from gigascope.store.table import read_tsv
 
 _PLOT = re.compile(
-    r'<p class="plot-title">(?P<title>.*?)</p>\s*(?:<ul class="legend">(?P<legend>.*?)</ul>)?\s*'
+    r'<p class="plot-title">(?P<title>(?:(?!</p>).)*)</p>\s*(?:<ul class="legend">(?P<legend>(?:(?!</ul>).)*)</ul>)?\s*'
     r'<svg[^>]*viewBox="0 0 (?P<width>[\d.]+) (?P<height>[\d.]+)"[^>]*>(?P<drawn>.*?)</svg>',
     re.DOTALL,
 )
