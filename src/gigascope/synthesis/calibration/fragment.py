@@ -12,7 +12,7 @@ from gigascope.synthesis.calibration.blur import blur
 from gigascope.synthesis.calibration.camera import camera
 from gigascope.synthesis.calibration.depth import Size3, attenuation
 from gigascope.synthesis.calibration.estimate import Estimate
-from gigascope.synthesis.calibration.nuclei import nuclei
+from gigascope.synthesis.calibration.nuclei import blobs, nuclei
 from gigascope.synthesis.phantom.mask import mask_of_image
 
 # How attenuation is shared out between excitation and emission, as in the defaults of the simulation.
@@ -57,13 +57,13 @@ def calibrate(image: NDArray, voxel_um: Size3) -> Calibration:
     """
     gain, offset = camera(image)
     region = mask_of_image(image, voxel_um)
-    dark = offset.value if offset.value is not None else float(np.percentile(image, 0.5))
+    centres, diameters = blobs(image, region, voxel_um)
     lateral, axial = blur(image, region, voxel_um)
     extent = [np.flatnonzero(region.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     half = [0.5 * len(found) * size for found, size in zip(extent, voxel_um)]
-    falls = attenuation(image, region, voxel_um, dark)
+    falls = attenuation(image, region, voxel_um, centres)
     return Calibration(
-        voxel_um, (half[0], half[1], half[2]), gain, offset, falls, lateral, axial, *nuclei(image, region, voxel_um)
+        voxel_um, (half[0], half[1], half[2]), gain, offset, falls, lateral, axial, *nuclei(diameters, region, voxel_um)
     )
 
 

@@ -21,7 +21,10 @@ _LEAST = 0.25
 
 
 def blobs(
-    image: NDArray, region: NDArray[np.bool_], voxel_um: Size3, diameters_um: tuple[float, float]
+    image: NDArray,
+    region: NDArray[np.bool_],
+    voxel_um: Size3,
+    diameters_um: tuple[float, float] = (4.0, 20.0),
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Centres (n, 3) µm and diameters (n,) µm of bright blobs in a region.
 
@@ -48,13 +51,18 @@ def blobs(
 
 
 def nuclei(
-    image: NDArray, region: NDArray[np.bool_], voxel_um: Size3, diameters_um: tuple[float, float] = (4.0, 20.0)
+    diameters: NDArray[np.float64], region: NDArray[np.bool_], voxel_um: Size3
 ) -> tuple[Estimate, Estimate, Estimate]:
-    """Mean diameter µm, its coefficient of variation, and the share of the region's volume that is nuclei."""
-    diameters = blobs(image, region, voxel_um, diameters_um)[1]
+    """Mean diameter µm, its coefficient of variation, and the share of the region's volume that is nuclei.
+
+    Parameters
+    ----------
+    diameters : (n,) µm, of :func:`blobs`
+    region : where they were looked for
+    """
     why = f"{len(diameters)} blobs; blur makes them larger, and merges those that touch"
     if len(diameters) < 8:
-        nothing = Estimate(None, math.nan, f"not identifiable: only {len(diameters)} blobs of {diameters_um} um")
+        nothing = Estimate(None, math.nan, f"not identifiable: only {len(diameters)} blobs")
         return nothing, nothing, nothing
     n = math.sqrt(len(diameters))
     size, spread = float(np.median(diameters)), float(diameters.std() / diameters.mean())
