@@ -2,7 +2,7 @@
 
 Kernels by calling each; the loops around the compressed file by compressing a few voxels, without loss and with; those
 of the simulated instrument by looking through it, those of phantoms by placing a few nuclei. In two processes that
-share no kernel: compiling takes one core each.
+share no kernel: compiling takes one core each. Then the source of all stages is read once, for their fingerprints.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 from gigascope.compress import compress, decompress
 from gigascope.compression.bench_volume import bench_volume
 from gigascope.kernels import warm as kernels
+from gigascope.registry import stages
+from gigascope.runtime.fingerprint import fingerprint
 from gigascope.synthesis.phantom import warm as phantom
 from gigascope.topography import warm as topography
 
@@ -26,6 +28,8 @@ def warm() -> None:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         for done in [pool.submit(work) for work in (_warm_volumes, _warm_views)]:
             done.result()
+    for stage in stages():
+        fingerprint(*stage.functions)
 
 
 def _warm_volumes() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from gigascope.registry import stages
 from gigascope.runtime import fingerprint as module
+from gigascope.runtime.source_cache import SourceCache
 
 STAGES = '''
 """Stages."""
@@ -67,13 +68,17 @@ def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Digest]:
 
     monkeypatch.setattr(module, "_source", source)
 
-    def of(stage: str = "one", **edits: tuple[str, str]) -> module.Fingerprint:
+    def of(stage: str = "one", maker: str = "", **edits: tuple[str, str]) -> module.Fingerprint:
+        # as in a process of its own
+        kept = SourceCache(tmp_path / "kept" / "digests.json", maker)
+        monkeypatch.setattr(module, "_kept", lambda: kept)
         for name, text in FILES.items():
             old, new = edits.get(name, ("", ""))
             assert old in text
             (tmp_path / f"{name}.py").write_text(text.replace(old, new, 1) if old else text)
         module.fingerprint.cache_clear()
         module._module.cache_clear()
+        module._tree.cache_clear()
         spec = importlib.util.spec_from_file_location("gigascope.toy_stages", tmp_path / "toy_stages.py")
         assert spec is not None
         assert spec.loader is not None
@@ -125,6 +130,40 @@ def test_change_of_what_the_stage_runs_changes_its_fingerprint(
 )
 def test_words_and_neighbours_do_not_change_it(digest: Digest, edit: dict[str, tuple[str, str]]) -> None:
     assert digest().code == digest(**edit).code
+
+
+def test_module_that_appears_under_an_imported_name_is_counted(digest: Digest, tmp_path: Path) -> None:
+    """Nothing that imports it has another text than before."""
+    taken = {"toy_kernel": ("def g", "from gigascope import toy_late\n\n\ndef g")}
+    before = digest(**taken)
+    (tmp_path / "toy_late.py").write_text("x = 1\n")
+    after = digest(**taken)
+    assert set(after.modules) - set(before.modules) == {"gigascope.toy_late"}
+    assert before.code != after.code
+
+
+def test_source_is_read_once_and_what_is_kept_counts_for_its_text_alone(
+    digest: Digest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    kept, strip = tmp_path / "kept" / "digests.json", module._strip
+    monkeypatch.setattr(module, "_strip", lambda tree: read.append("") or strip(tree))
+
+    def n_read(maker: str, **edits: tuple[str, str]) -> tuple[module.Fingerprint, int]:
+        read.clear()
+        return digest(maker=maker, **edits), len(read)
+
+    first, n = n_read("one")
+    # the stage's own module, and three that it imports
+    assert n == 4
+    assert n_read("one") == (first, 1)
+    other, n = n_read("one", toy_kernel=("0.5", "0.25"))
+    assert other != first
+    assert n == 2
+    assert n_read("another") == (first, 4)
+    kept.write_text(kept.read_text()[:-9])
+    assert n_read("another") == (first, 4)
+    assert list(kept.parent.iterdir()) == [kept]
 
 
 def test_packages_are_those_the_stage_imports(digest: Digest) -> None:

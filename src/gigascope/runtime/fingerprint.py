@@ -13,12 +13,13 @@ import hashlib
 import importlib.metadata
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gigascope
+from gigascope.runtime.source_cache import SourceCache, beside
 
 # Runs every stage, and is handed to it rather than imported by it.
 RUNTIME = "gigascope.runtime.context"
@@ -43,7 +44,7 @@ def fingerprint(*functions: Callable[..., Any]) -> Fingerprint:
     own = []
     todo = [RUNTIME, *([SCATTERED] if len(functions) > 1 else [])]
     for function in functions:
-        tree = _strip(ast.parse(Path(inspect.getfile(function)).read_text(encoding="utf-8")))
+        tree = _tree(Path(inspect.getfile(function)).read_text(encoding="utf-8"))
         text, imports = _function_closure(tree, function.__name__, function.__module__)
         own.append(text)
         todo += imports
@@ -60,6 +61,7 @@ def fingerprint(*functions: Callable[..., Any]) -> Fingerprint:
         digest, further = _module(name)
         modules[name] = digest
         todo.extend(further)
+    _kept().save()
     total = hashlib.sha256("\n".join(own).encode())
     for name in sorted(modules):
         total.update(f"{name}={modules[name]}\n".encode())
@@ -72,10 +74,27 @@ def _module(name: str) -> tuple[str, tuple[str, ...]]:
     path = _source(name)
     if path is None:
         raise ModuleNotFoundError(f"no source for {name}")
-    tree = _strip(ast.parse(path.read_text(encoding="utf-8")))
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
-    return digest, tuple(sorted({*_imports(tree, package), *_parents(name)}))
+    text = path.read_text(encoding="utf-8")
+    found = _kept().get(name, package + "\n" + text)
+    if found is None:
+        tree = _strip(ast.parse(text))
+        found = [hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16], [*_named(tree, package)]]
+        _kept().put(name, package + "\n" + text, found)
+    digest, named = found
+    return digest, tuple(sorted({*_modules(named), *_parents(name)}))
+
+
+@functools.cache
+def _kept() -> SourceCache:
+    """Digests and imports of modules whose text was read before."""
+    return SourceCache(beside(Path(__file__)), Path(__file__).read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _tree(text: str) -> ast.Module:
+    """Syntax of a module that declares stages, of which several are asked for."""
+    return _strip(ast.parse(text))
 
 
 def _source(name: str) -> Path | None:
@@ -108,22 +127,27 @@ def _is_type_checking(test: ast.expr) -> bool:
     )
 
 
-def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """Absolute names of the modules that a tree imports; `from p import m` names `p.m` where that is a module."""
+def _named(tree: ast.AST, package: str) -> Iterator[tuple[str, list[str]]]:
+    """What a tree imports, in absolute names: modules, and the names that are taken from them."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 anchor = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*anchor, base] if base else anchor)
-            if base.split(".")[0] == "__future__":
-                continue
-            yield base
-            for alias in node.names:
-                if base.startswith("gigascope") and _source(f"{base}.{alias.name}") is not None:
-                    yield f"{base}.{alias.name}"
+            if base.split(".")[0] != "__future__":
+                yield base, [alias.name for alias in node.names]
+
+
+def _modules(named: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """The modules among them; `from p import m` names `p.m` where that is a module now."""
+    for base, names in named:
+        yield base
+        for name in names:
+            if base.startswith("gigascope") and _source(f"{base}.{name}") is not None:
+                yield f"{base}.{name}"
 
 
 def _function_closure(tree: ast.Module, name: str, module: str) -> tuple[str, list[str]]:
@@ -159,7 +183,7 @@ def _function_closure(tree: ast.Module, name: str, module: str) -> tuple[str, li
             dumped.append(ast.dump(node.args) + "".join(map(ast.dump, node.body)))
         elif not isinstance(node, ast.Import | ast.ImportFrom):
             dumped.append(ast.dump(node))
-        modules.extend(_imports(node, package))
+        modules.extend(_modules(_named(node, package)))
     return "\n".join(dumped), modules
 
 
