@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .preloaded import preloaded
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 # `src` goes with its __pycache__ and its file times: numba's compiled kernels are taken over, not compiled again.
 PARTS = ("Snakefile", "workflow", "profiles", "local", "slurm", "envs", "src", "README.md", "config/config.yaml")
@@ -138,9 +140,15 @@ class Checkout:
         assert code == 0, output
         return output
 
+    def dry_run(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """Exit code and output of a dry run, in a copy of a Snakemake that is loaded already."""
+        words = ["--profile", "local", "--dry-run", *arguments]
+        return preloaded().run(words, self.root, {**self.environment, **environment})
+
     def planned(self, *arguments: str, **environment: str) -> set[Job]:
         """The jobs that a run would start, without `all`."""
-        output = self.snakemake("--dry-run", *arguments, **environment)
+        code, output = self.dry_run(*arguments, **environment)
+        assert code == 0, output
         jobs = set()
         for block in re.split(r"\n\[[^\n]*\]\n", output)[1:]:
             rule = re.match(r"(?:local)?(?:rule|checkpoint) (\w+):", block)

@@ -17,7 +17,7 @@ STAGES = ("ingest", "prealign", "reconstruct", "halves", "evaluate", "report")
 
 def failure(checkout: Checkout, *arguments: str) -> str:
     """What a dry run that has to fail for the user's mistake says, without Snakemake's own lines."""
-    code, output = checkout.run("snakemake", "--profile", "local", "--dry-run", *arguments)
+    code, output = checkout.dry_run(*arguments)
     assert code == 2, output
     assert "Traceback" not in output
     assert "Exception" not in output
@@ -55,7 +55,7 @@ def test_repository_config_and_its_datasets_are_valid() -> None:
 def test_optional_dataset_without_its_input_is_left_out_with_a_note(fresh: Checkout) -> None:
     text = "pipeline: tomography\nname: far\noptional: true\ninputs: {tilt_series: nowhere/far.mrc}\n"
     fresh.dataset("far").write_text(text)
-    output = fresh.snakemake("--dry-run")
+    _, output = fresh.dry_run()
     assert "far is left out: nowhere/far.mrc is not there (config/datasets/far.yaml is optional)" in output
     assert fresh.planned() == configs("one", *STAGES) | chain("one", "ingest")
 
@@ -109,5 +109,5 @@ def test_lint_finds_nothing(fresh: Checkout) -> None:
 
 
 def test_results_go_where_the_config_says_even_with_a_space(fresh: Checkout) -> None:
-    output = fresh.snakemake("--dry-run", "--config", "results=my results")
+    _, output = fresh.dry_run("--config", "results=my results")
     assert "my results/one/report.html" in output

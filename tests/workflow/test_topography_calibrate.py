@@ -62,7 +62,7 @@ def test_what_a_dataset_names_decides_what_runs_again(posed: Checkout) -> None:
     os.utime(poses, ns=(before.st_atime_ns, before.st_mtime_ns - 10**9))
     assert posed.planned(*RESULTS) == changed("posed", "calibrate") | runs("second", "calibrate")
     poses.unlink()
-    code, output = posed.run("snakemake", "--profile", "local", "--dry-run", *RESULTS)
+    code, output = posed.dry_run(*RESULTS)
     assert code != 0
     assert "poses.csv: there is no such file. Check calibrate.poses." in output
     assert "Traceback" not in output
