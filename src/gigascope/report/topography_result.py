@@ -118,15 +118,25 @@ class TopographyResult(EvaluatedResult):
         place = divmod(self.looked_at, self.calibration.instrument.view_shape[1])
         return np.asarray(self.stores["views"].member(name)[place])
 
+    @functools.cached_property
+    def stack(self) -> NDArray[Any]:
+        """Slices of the view that is shown, in the first axis: as the camera has them, with (c, rows, columns) or grey.
+
+        Read once: a chunk holds all slices of its place, one slice costs as much as all of them.
+        """
+        place, stacks = divmod(self.looked_at, self.calibration.instrument.view_shape[1]), self.stacks
+        colours = int(stacks.attrs.get("colours", 1)) == 3
+        name = "bayer" if stacks.attrs.get("bayer") is not None else "rgb" if colours else "green"
+        return np.asarray(stacks.member(name)[place])
+
     def slice(self, k: int) -> F32:
         """(rows, columns, 3) slice of the view that is shown, in the units of the stacks."""
-        place, stacks = divmod(self.looked_at, self.calibration.instrument.view_shape[1]), self.stacks
-        pattern = stacks.attrs.get("bayer")
+        image, pattern = self.stack[k], self.stacks.attrs.get("bayer")
         if pattern is not None:
-            return demosaic(np.asarray(stacks.member("bayer")[(*place, k)]), pattern)
-        if int(stacks.attrs.get("colours", 1)) == 3:
-            return np.moveaxis(np.asarray(stacks.member("rgb")[(*place, k)], np.float32), 0, -1)
-        return np.repeat(np.asarray(stacks.member("green")[(*place, k)], np.float32)[..., None], 3, axis=-1)
+            return demosaic(image, pattern)
+        if image.ndim == 3:
+            return np.moveaxis(image.astype(np.float32), 0, -1)
+        return np.repeat(image.astype(np.float32)[..., None], 3, axis=-1)
 
 
 def load(name: str, stores: Mapping[str, StoreReader], metrics: Path, tables: Mapping[str, Path]) -> TopographyResult:
