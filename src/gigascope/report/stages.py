@@ -8,6 +8,7 @@ from gigascope.config.compression import CompressionReport
 from gigascope.config.synthesis import SynthesisReport
 from gigascope.config.tomography import TomographyReport
 from gigascope.config.topography import TopographyReport
+from gigascope.report import needs
 from gigascope.stage import Kind, stage
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     },
     optional_inputs={"halves": Kind.STORE},
     outputs={"page": Kind.FILE},
+    estimate=needs.estimate_tomography,
 )
 def tomography_report(ctx: Context, cfg: TomographyReport) -> None:
     """Write the page that a person looks at first: pictures, numbers with units, warnings, what was done."""
@@ -66,6 +68,7 @@ def tomography_report(ctx: Context, cfg: TomographyReport) -> None:
     },
     optional_inputs={"decoded": Kind.STORE},
     outputs={"page": Kind.FILE},
+    estimate=needs.estimate_compression,
 )
 def compression_report(ctx: Context, cfg: CompressionReport) -> None:
     """Write the page that a person looks at first: pictures, numbers with units, warnings, what was done."""
@@ -107,6 +110,7 @@ def compression_report(ctx: Context, cfg: CompressionReport) -> None:
     },
     optional_inputs={"registered": Kind.STORE, "truth": Kind.STORE},
     outputs={"page": Kind.FILE},
+    estimate=needs.estimate_topography,
 )
 def topography_report(ctx: Context, cfg: TopographyReport) -> None:
     """Write the page that a person looks at first: pictures, numbers with units, warnings, what was done."""
@@ -149,6 +153,7 @@ def topography_report(ctx: Context, cfg: TopographyReport) -> None:
     },
     optional_inputs=dict.fromkeys(("cultures", "real", "prototypes", "phantoms", "training", "adapted"), Kind.STORE),
     outputs={"page": Kind.FILE},
+    estimate=needs.estimate_synthesis,
 )
 def synthesis_report(ctx: Context, cfg: SynthesisReport) -> None:
     """Write the page that a person looks at first: pictures, numbers with units, warnings, what was done."""
