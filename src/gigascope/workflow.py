@@ -37,6 +37,9 @@ MAX_THREADS = 32
 # A gather reads, compresses and hashes, which the disk limits.
 GATHER_THREADS = 4
 MEMORY_MARGIN = 1.2
+# What glibc keeps of what a process freed, beside what estimates say: it depends on which thread ran when.
+# Up to 180 MiB were found beside estimates of 0.2 to 1.2 GiB (docs/topography.md, "Memory").
+KEPT_BYTES = 200 * 2**20
 MIN_RUNTIME_MIN = 10
 # The numbers of metrics.json that are shown on the terminal when a run has ended.
 HEADLINES = {
@@ -257,7 +260,7 @@ class Workflow:
         def mem_mb(wildcards: Any, attempt: int, threads: int = 1) -> int:
             needs = estimate(wildcards)
             n_processes = self._processes(declared, kind(wildcards), wildcards.dataset, threads)
-            memory = MEMORY_MARGIN * n_processes * (0 if needs is None else needs.memory)
+            memory = n_processes * (0 if needs is None else MEMORY_MARGIN * needs.memory + KEPT_BYTES)
             return 2000 if needs is None else math.ceil(memory / 2**20 * 1.5 ** (attempt - 1))
 
         def runtime(wildcards: Any, attempt: int) -> int:

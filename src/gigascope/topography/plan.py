@@ -209,7 +209,8 @@ def estimate_synth(dataset: TopographyDataset, header: TopographyHeader) -> Esti
     pixels, flat = height * width, header.flat_slices
     tiles = math.prod(-(-n // 1024) for n in header.mosaic_shape)
     rays = 1 if cfg.renderer == "fast" else 56 * 30
-    held = SIMULATED_BYTES * min(pixels, 768**2) + (n_z + flat + 3 * TRUTH_BYTES) * pixels
+    # a stack is held twice while it is written
+    held = SIMULATED_BYTES * min(pixels, 768**2) + (2 * n_z + flat + 3 * TRUTH_BYTES) * pixels
     disk = header.n_views * pixels * (n_z + flat + TRUTH_BYTES) + math.prod(header.mosaic_shape) * 21
     seconds = 20 + header.n_views * pixels * (n_z + flat) * rays / RAYS_PER_S
     files = header.n_views * (2 + 3) + 4 * tiles + 40
