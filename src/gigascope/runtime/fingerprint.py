@@ -97,6 +97,7 @@ def _tree(text: str) -> ast.Module:
     return _strip(ast.parse(text))
 
 
+@functools.cache
 def _source(name: str) -> Path | None:
     base = Path(gigascope.__file__).parent.joinpath(*name.split(".")[1:])
     candidates = (base.with_suffix(".py"), base / "__init__.py")
@@ -193,8 +194,11 @@ def _versions(names: set[str]) -> dict[str, str]:
     for name in sorted(names - NOT_COUNTED - set(sys.stdlib_module_names)):
         for distribution in _distributions().get(name, []):
             # `2.13.0+cpu` and `2.13.0+cu130` are builds of one version: a plan made on a login node runs on a GPU node.
-            found[distribution] = importlib.metadata.version(distribution).partition("+")[0]
+            found[distribution] = _version(distribution).partition("+")[0]
     return found
+
+
+_version = functools.cache(importlib.metadata.version)
 
 
 @functools.cache
