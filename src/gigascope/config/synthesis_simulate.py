@@ -56,6 +56,8 @@ class Grid(Section):
         description="size (z, y, x) of the image, micrometres, in the middle of the phantom; none: the whole phantom. "
         "Nuclei outside still shade it and shine into it",
     )
+    # No key for the depth beyond the field that light comes from: all nuclei of the phantom are drawn as far as the PSF
+    # reaches, on every side. Further away nothing would change, nearer something would be missing.
     block: Counts = Field(
         (64, 256, 256),
         description="voxels (z, y, x) of the image that are made at once, at most; more memory, less work twice",
@@ -140,8 +142,11 @@ class PublishedNoise(Section):
 class Labels(Section):
     """Label images; `nuclei` and `spheroid` are always made."""
 
+    # No key for the rule either: the other one that is known, any share of a voxel, makes nuclei a tenth larger.
     subsample: PositiveInt = Field(
-        2, le=4, description="points per axis and voxel; a voxel is labelled if half of them lie in nuclei"
+        2,
+        le=4,
+        description="points per axis and voxel; a voxel is labelled if half of them lie in nuclei; 1: its centre",
     )
     boundary: bool = Field(False, description="label image `boundary`: 1 where a nucleus meets another label")
     distance: bool = Field(
