@@ -97,6 +97,20 @@ def run(tmp_path, dataset, seed=3):
     return open_store(tmp_path / "real.zarr")
 
 
+def test_a_planted_domain_has_light_in_electrons_whatever_the_chain(make):
+    """The published chain stretches every image, whatever its light, and has no haze."""
+    given = {**SIMULATE, "preset": "bruch2023", "camera": {}, "optics": {"model": "gaussian"}}
+    phantoms, simulate = dump(Phantoms.model_validate(PHANTOMS)), dump(Simulate.model_validate(given))
+    assert simulate["chain"] == "published"
+    bright, dark = (
+        planted_image(0, 5, phantoms, simulate, Gap(1, 0, 1, photons, 1, 1), torch.device("cpu")).voxels
+        for photons in (0.5, 0.125)
+    )
+    assert bright.dtype == np.uint8
+    # the offset, and background that does not come from nuclei
+    assert (bright.mean() - 20.1) / (dark.mean() - 20.1) == pytest.approx(4, rel=0.03)
+
+
 def test_stage_writes_planted_images_with_their_truth(tmp_path):
     store = run(tmp_path, dataset_of({"images": 2}))
     assert store.images == ["a0000", "a0001"]
