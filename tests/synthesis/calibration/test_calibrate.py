@@ -76,7 +76,7 @@ def test_attenuation_is_found_from_depth(per_um):
     found = []
     for seed in (4, 11, 12):
         image, region, _ = culture(np.random.default_rng(seed), attenuation=per_um)
-        one = attenuation(image, region, SIZE, blobs(image, region, SIZE)[0])
+        one = attenuation(image, region, SIZE, blobs(image, region, SIZE, (6.5, 12.0))[0])
         assert abs(one.value - per_um) < 3 * one.error
         assert one.error < 0.004
         found.append((one.value, one.error))

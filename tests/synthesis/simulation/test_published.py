@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 from scipy import ndimage
 
 from gigascope.config.dataset import load_dataset, parse_dataset
@@ -212,6 +214,14 @@ def test_every_preset_runs(preset, phantoms, tmp_path):
 def test_keys_that_do_nothing_are_refused(values, message):
     with pytest.raises(ValidationError, match=message):
         Simulate.model_validate(values)
+
+
+def test_guide_names_settings_that_there_are(repository):
+    text = (repository / "docs" / "synthesis.md").read_text(encoding="utf-8").split("## As published\n\n")[1]
+    given = YAML(typ="safe").load(textwrap.dedent(text.split("\n\n")[0]))
+    dataset = parse_dataset({"pipeline": "synthesis", "name": "a", **given})
+    assert (dataset.simulate.chain, dataset.phantoms.placement.method) == ("published", "rsa")
+    assert (dataset.train.preset, dataset.infer.blend, dataset.evaluate.parity) == ("paper", "half_cut", True)
 
 
 def test_images_of_one_value_are_possible():
