@@ -51,7 +51,8 @@ class Evaluate(Section):
     wasserstein: Wasserstein = Field(Wasserstein(), description="regions whose intensities are compared")
     downstream: Downstream = Field(Downstream(), description="what segmenters learn from the images")
     tile: Counts = Field(
-        (32, 128, 128), description="voxels (z, y, x) of the tiles that are compared, less where images are smaller"
+        (32, 128, 128),
+        description="voxels (z, y, x) of the tiles that are compared, less where images are small or hold fewer than 4",
     )
     max_tiles: PositiveInt = Field(
         200, description="tiles of each kind of images; of more, so many evenly spread over the spheroids"

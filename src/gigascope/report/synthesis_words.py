@@ -93,7 +93,8 @@ def decisions(result: SynthesisResult) -> Html:
     """What was chosen for the user, with the value and the reason."""
     attrs = result.stores["evaluation"].attrs
     tile = " × ".join(str(n) for n in attrs["tile"])
-    rows: list[Row] = [("Tiles", f"{tile} voxels", "what images are compared in, evenly spread over the spheroids")]
+    why = "what images are compared in, evenly spread over the spheroids; small where images are small"
+    rows: list[Row] = [("Tiles", f"{tile} voxels", why)]
     for key in result.sets:
         low, high = result.scale(key)
         why = "percentiles 0.1 and 99.9 of the tiles of this kind of images"

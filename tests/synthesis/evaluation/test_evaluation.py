@@ -30,6 +30,17 @@ PLAN = Plan(
 OTHER = {"blur": 1.0, "photons": 100, "gain": 2.0, "haze": 0.3}
 
 
+def test_a_single_small_real_image_has_a_floor():
+    """Of one tile there are no halves: tiles get smaller until each kind of images has some."""
+    sets = [make_set(key, [n], shape=(34, 66, 70)) for n, key in enumerate(("naive", "real"))]
+    found = measured(*sets, plan=replace(PLAN, tile=(32, 128, 128), parity=False))
+    assert found.tile == (32, 33, 35)
+    assert len(found.measures["real"].tiles) == 4
+    assert {d.measure for d in found.distances["real_real"]} == {d.measure for d in found.distances["real_naive"]}
+    by_measure = {d.measure: d for d in found.distances["real_real"]}
+    assert math.isfinite(by_measure["w1"].value)
+
+
 def measured(naive, real=None, adapted=None, plan: Plan = PLAN, **options) -> Results:
     return Evaluation(naive, real, adapted, plan=plan, random=lambda *k: generator(0, *k), **options).measure()
 

@@ -79,7 +79,7 @@ class Part:
             measures.counts[use],
             measures.power[use],
             reference.standard(measures.features[use]),
-            flat.reshape(*patches.shape[:2], -1),
+            flat.reshape(*patches.shape[:2], flat.shape[-1]),
         )
 
     @property

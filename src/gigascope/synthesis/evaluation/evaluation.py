@@ -27,6 +27,7 @@ from gigascope.synthesis.evaluation.tiles import (
     grey_scale,
     look_around,
     measure_set,
+    tile_size,
 )
 from gigascope.synthesis.evaluation.volumes import ADAPTED, NAIVE, REAL, ImageSet
 
@@ -141,8 +142,8 @@ class Evaluation:
             what = f"the smallest image has {' x '.join(map(str, sizes))} voxels (z, y, x)"
             least = f"{LEAST_SLICES} x {LEAST_SIDE} x {LEAST_SIDE}"
             raise UserError(f"{what}; at least {least} are needed.", do="Simulate or give larger images.")
-        z, y, x = (int(min(t, n)) for t, n in zip(plan.tile, sizes))
-        self.results = Results(sizes={k: len(s.volumes) for k, s in self._sets.items()}, tile=(z, y, x))
+        tile = tile_size(list(self._sets.values()), plan.tile)
+        self.results = Results(sizes={k: len(s.volumes) for k, s in self._sets.items()}, tile=tile)
         self.results.voxel_um = naive.voxel_um
         if real is not None and not np.allclose(real.voxel_um, naive.voxel_um, rtol=SAME_VOXELS):
             sizes = [" x ".join(f"{v:g}" for v in s.voxel_um) for s in (real, naive)]

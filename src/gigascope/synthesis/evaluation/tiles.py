@@ -6,6 +6,7 @@ sums, so that memory does not grow with the images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,8 @@ DEPTH_UM, N_DEPTHS = 10.0, 50
 N_REGIONS = 3
 # A tile is used with this share of spheroid.
 LEAST_SHARE = 0.2
+# Each set is to hold so many tiles that do not overlap, as long as they are no smaller than this (z, y, x).
+LEAST_TILES, LEAST_TILE = 4, (8, 32, 32)
 PERCENTILES = (0.1, 99.9)
 # Noise is measured this many pixels from the border of a nucleus, where the image bends less than it scatters.
 EDGE = 4
@@ -120,6 +123,23 @@ class Measured:
 def look_around(images: ImageSet, closing_um: float, segmenter: Classical) -> Measured:
     """Find the spheroids of a set."""
     return Measured(images, [surroundings(v, closing_um) for v in images.volumes], segmenter)
+
+
+def tile_size(sets: Sequence[ImageSet], wanted: Sequence[int]) -> tuple[int, int, int]:
+    """Voxels (z, y, x) of the tiles of all sets: as wanted, less where images are smaller or hold too few of them.
+
+    Halves of a set are compared with each other, and intervals are drawn over its tiles: a set of a single small image
+    needs several. Sides are halved in the plane first, down to LEAST_TILE.
+    """
+    size = [min(w, *(v.shape[k] for s in sets for v in s.volumes)) for k, w in enumerate(wanted)]
+    for axes in ((1, 2), (0,), (1, 2)):
+        least = min(sum(math.prod(n // t for n, t in zip(v.shape, size)) for v in s.volumes) for s in sets)
+        if least >= LEAST_TILES or any(size[k] // 2 < LEAST_TILE[k] for k in axes):
+            continue
+        for k in axes:
+            size[k] //= 2
+    z, y, x = size
+    return (z, y, x)
 
 
 def choose_tiles(measured: Measured, size: Sequence[int], most: int) -> list[Tile]:
