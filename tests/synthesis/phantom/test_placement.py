@@ -136,23 +136,26 @@ def test_the_table_says_what_the_labels_hold(gap: float, margin: float) -> None:
 
 
 def test_nuclei_that_lose_too_much_are_made_smaller_or_left_out() -> None:
-    # none are pushed apart: they overlap as they were thrown
-    recipe = Recipe(SMALL, placement=PlacementRecipe(volume_fraction=0.4, max_iter=1))
+    # none are pushed apart: they overlap as they start. Two iterations leave nothing to do, so even is the start.
+    recipe = Recipe(SMALL, placement=PlacementRecipe(volume_fraction=0.4, max_iter=0))
     phantom = place_phantom(recipe, 4)
     assert phantom.overlap_um > 0.02
     given = recipe.placement
     settled = settle_contacts(phantom.nuclei, given)
-    assert settled.n_shrunk > 0
+    assert settled.n_shrunk > 3
+    assert settled.n_dropped > 3
     assert settled.clip_fraction.max() <= given.max_clip
     assert settled.measured.fragments.max() <= 1
     # those far from all that changed were not measured again, and need not be
     for kept, again in zip(settled.measured, owned(settled.nuclei.table, given.voxel_um)):
         assert np.array_equal(kept, again)
-    assert set(np.round(settled.scale, 2)) <= {1.0, 0.98, 0.96, 0.94, 0.92, 0.9}
+    # some need one step, some all five
+    assert {1.0, 0.98, 0.9} < set(np.round(settled.scale, 2)) <= {1.0, 0.98, 0.96, 0.94, 0.92, 0.9}
     assert len(settled.nuclei) + settled.n_dropped == len(phantom.nuclei)
     # who may lose everything is let be
     lenient = settle_contacts(phantom.nuclei, replace(given, max_clip=0.9))
-    assert lenient.n_dropped < settled.n_dropped or lenient.n_shrunk < settled.n_shrunk
+    assert lenient.n_dropped < settled.n_dropped
+    assert lenient.n_shrunk < settled.n_shrunk
 
 
 def test_a_density_that_cannot_be_reached_is_said() -> None:

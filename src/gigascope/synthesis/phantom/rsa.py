@@ -7,8 +7,8 @@ The fill follows from what counts as an attempt, since the end is a number of fa
 evenly over the box around the region. One outside the region is no attempt: it is passed over and neither counts as a
 failure nor ends a row of them. One inside is an attempt, and fails if the body reaches out of the region or overlaps
 one that is there. So of two regions of equal volume and surface the one that fills less of its box reaches the same
-fill. Bruch et al. (2023) count every place in the box (less what would leave the volume), also those outside the mask:
-in a ball, which is 0.52 of its box, 1000 of their failures are about 520 of ours. Spheres of CV 0.1 fill 0.274 of a
+fill. Bruch et al. (2023) count every place in the box, also those outside the mask (`count_outside`): in a ball, which
+is 0.52 of its box, 1000 of their failures are about 520 of ours. Spheres of CV 0.1 fill 0.274 of a
 ball of 80 µm after 1000 failures in a row, and 0.263 after 520 (means of seeds 1 to 3); an independent re-run, whose
 count is not known in this detail, reached 0.276 after 1000.
 """

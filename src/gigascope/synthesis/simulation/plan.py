@@ -15,7 +15,7 @@ from gigascope.runtime.resources import Estimate
 from gigascope.store.ensemble import ensemble_plan
 from gigascope.store.plan import ShardPlan
 from gigascope.store.pyramid import level_plans
-from gigascope.synthesis.phantom.plan import largest
+from gigascope.synthesis.phantom.plan import largest, most_nuclei
 from gigascope.synthesis.simulation.geometry import image_grid, padded_shape, shard_of
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ MOST_SHARDS = 8
 # Python with torch, numba and zarr; arrays of a block beside the K spectra: volume, its transform, one that is at work.
 START_BYTES = 560 * 2**20
 BLOCK_ARRAYS = 3
-# Values of a cell of the coarse grid that are held while light is computed: with the sheared frame, and float64 sums.
-CELL_BYTES = 32
+# Bytes of a cell of the coarse grid while light is computed, with the sheared frame of a ray; of a nucleus beside it.
+CELL_BYTES, NUCLEUS_BYTES = 32, 540
 GATHER_BYTES = 500 * 2**20
 # The published chain holds all voxels of the finer grid: what was drawn, the light, and the light in 8 bits.
 PUBLISHED_BYTES = 6
@@ -232,7 +232,7 @@ def _needs(dataset: SynthesisDataset) -> _Needs:
         is_whole(plan.n_shards, dataset.phantoms.n_spheroids),
         work,
         making,
-        START_BYTES + cells * CELL_BYTES,
+        START_BYTES + most_nuclei(dataset.phantoms) * NUCLEUS_BYTES + cells * CELL_BYTES,
         (voxels, sum(math.prod(level.shape) for level in levels)),
         each,
         cells,
