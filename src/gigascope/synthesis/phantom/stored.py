@@ -161,8 +161,10 @@ def read_nuclei_near(
     near = np.flatnonzero(((centre + span >= low_um) & (centre - span <= high_um)).all(axis=1))
     columns: dict[str, torch.Tensor] = {}
     for column in _KERNEL:
-        # one column at a time: all of them are ten times what is kept
-        columns[column] = torch.from_numpy(np.asarray(store.member(f"{name}/columns/{column}")[...])[near])
+        # rows that are near each other are near in the table too: few of its chunks are read
+        member = store.member(f"{name}/columns/{column}")
+        rows = (near, *[slice(None)] * (member.ndim - 1))
+        columns[column] = torch.from_numpy(np.asarray(member.oindex[rows]))
     table = NucleiTable(**columns, crops=_crops(store), octaves=read_facts(store, number)["octaves"])
     return table, torch.from_numpy((near + 1).astype(np.int32))
 
