@@ -163,7 +163,7 @@ def read_nuclei_near(
     for column in _KERNEL:
         # rows that are near each other are near in the table too: few of its chunks are read
         member = store.member(f"{name}/columns/{column}")
-        rows = (near, *[slice(None)] * (member.ndim - 1))
+        rows: Any = (near, *[slice(None)] * (member.ndim - 1))
         columns[column] = torch.from_numpy(np.asarray(member.oindex[rows]))
     table = NucleiTable(**columns, crops=_crops(store), octaves=read_facts(store, number)["octaves"])
     return table, torch.from_numpy((near + 1).astype(np.int32))
