@@ -70,7 +70,7 @@ def calibrate(
 def import_legacy(
     settings: Annotated[Path, typer.Argument(help="JSON of the simulation of Bruch et al. (2023).")],
     name: Annotated[str, typer.Option(help="Name of the dataset and of its results folder.")],
-    training: Annotated[Path | None, typer.Option(help="HJSON of its training; models.pth beside it is used.")] = None,
+    training: Annotated[Path | None, typer.Option(help="HJSON of its training, with models.pth beside.")] = None,
     folder: Annotated[Path, typer.Option(help="Where to write the YAML.")] = Path("config/datasets"),
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:

@@ -56,7 +56,7 @@ def import_legacy(
         found = training_values(
             read_hjson(_text(training), str(training)), str(networks) if networks.exists() else None, str(training)
         )
-        network = found.values
+        network, remarks = found.values, found.remarks
         if "inputs" in network:
             remarks.append("Where trainB holds images, they are trained on and nothing is simulated.")
     texts = []

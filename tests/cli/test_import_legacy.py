@@ -183,8 +183,10 @@ HJSON = """{
 def test_training_settings_are_read_and_mapped(published, tmp_path):
     training = tmp_path / "settings.hjson"
     training.write_text(HJSON)
+    (tmp_path / "models.pth").touch()
     files, remarks = import_legacy(written(published, tmp_path), "old", training, tmp_path)
     assert any("trainB" in remark for remark in remarks)
+    assert any("models.pth is not used" in remark for remark in remarks)
     dataset = load_dataset(files[0])
     train, infer = dataset.train, dataset.infer
     assert dataset.inputs.folders == "./Data/set"

@@ -73,17 +73,17 @@ def training_values(given: Mapping[str, Any], networks: str | None, where: str) 
     if given.get("mode") == "inference":
         if networks is None:
             raise UserError("mode inference needs models.pth beside the settings.", where=where)
-        train["steps"] = 0
+        train |= {"steps": 0, "start": networks}
     else:
         train["epochs"] = [int(given.get(f"learning_rate_{part}", 3500)) for part in ("fix", "decay")]
-    if networks is not None:
-        train["start"] = networks
     infer: dict[str, Any] = {"blend": "half_cut", "scale": "full"}
     if "inf_patch_size" in given:
         infer["window"] = given["inf_patch_size"] or [WHOLE] * 3
     if "inf_patch_overlap" in given:
         infer["overlap"] = given["inf_patch_overlap"]
     found = Imported({"train": train, "infer": infer})
+    if networks is not None and "start" not in train:
+        found.remarks.append(f"{networks} is not used, since mode is train: it stands for new networks.")
     if given.get("dataset_folder"):
         found.values["inputs"] = {"folders": given["dataset_folder"]}
     return found
