@@ -37,8 +37,8 @@ MAX_THREADS = 32
 # A gather reads, compresses and hashes, which the disk limits.
 GATHER_THREADS = 4
 MEMORY_MARGIN = 1.2
-# What glibc keeps of what a process freed, beside what estimates say: it depends on which thread ran when.
-# Up to 180 MiB were found beside estimates of 0.2 to 1.2 GiB (docs/topography.md, "Memory").
+# For what glibc keeps of what a process freed: it depends on which thread ran when. Estimates of 0.2 to 1.3 GiB were
+# passed by up to 370 MiB, and this sum by nothing (docs/topography.md, "Memory").
 KEPT_BYTES = 200 * 2**20
 MIN_RUNTIME_MIN = 10
 # The numbers of metrics.json that are shown on the terminal when a run has ended.
