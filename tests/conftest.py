@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import secrets
 import sys
 import zlib
@@ -15,6 +16,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+# Tests compute what they look at: nothing of another run is taken, and nothing is left in the home.
+os.environ["GIGASCOPE_PSF_CACHE"] = ""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

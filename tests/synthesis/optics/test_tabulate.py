@@ -14,6 +14,8 @@ from gigascope.config.synthesis_optics import Optics
 from gigascope.synthesis.optics.settings import Settings
 from gigascope.synthesis.optics.tabulate import depth_psf
 
+from .keys import EFFECTS, MEASURED
+
 VOXEL = (0.75, 0.25, 0.25)
 # Microscopes of the specification, and K for 5, 2 and 1 % of its prototype, which moved PSFs by whole planes. PSFs that
 # are computed at the plane that is brightest need fewer.
@@ -129,38 +131,6 @@ def test_psf_of_finer_voxels_adds_up_to_that_of_coarser_ones(optics):
     sums = fine.sum((1, 2))[m - 3 * n - 1 : m + 3 * n + 2].reshape(-1, 3).sum(1)
     expected = coarse.sum((1, 2))[1:-1]
     np.testing.assert_allclose(sums, expected, atol=0.01 * expected.max())
-
-
-# Another value of every key, beside settings under which it matters.
-EFFECTS = {
-    "model": ("gaussian", {}),
-    "modality": ("widefield", {}),
-    "na": (0.4, {}),
-    "n_immersion": (1.1, {}),
-    "n_sample": (1.33, {}),
-    "n_glass": (1.6, {"n_glass_design": 1.52}),
-    "n_immersion_design": (1.001, {}),
-    "n_glass_design": (1.6, {}),
-    "t_immersion_um": (500.0, {"n_immersion_design": 1.001}),
-    "t_glass_um": (200.0, {}),
-    "t_glass_design_um": (120.0, {}),
-    "lambda_ex_nm": (488.0, {}),
-    "lambda_em_nm": (520.0, {}),
-    "pinhole_au": (2.0, {}),
-    "sheet_waist_um": (1.0, {"modality": "lightsheet"}),
-    "sheet_field_um": (900.0, {"modality": "lightsheet"}),
-    "sigma_um": ((1.0, 0.3, 0.3), {"model": "gaussian"}),
-    "sigma_depth_um": (50.0, {"model": "gaussian"}),
-    "widen": (1.5, {}),
-    "recentre": (False, {}),
-    "psf_energy": (0.8, {}),
-    "cap_um": ((3.0, 1.0, 1.0), {}),
-    "depth_step_um": (7.0, {}),
-    "eig_tol": (1e-4, {}),
-    "eig_max": (1, {}),
-}
-# of these test_measured.py shows the effect
-MEASURED = {"paths", "path_depths_um", "path_voxel_um", "symmetrise"}
 
 
 @pytest.mark.parametrize("key", EFFECTS)

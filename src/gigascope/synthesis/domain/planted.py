@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 from gigascope.kernels.cells import NucleiTable
 from gigascope.store.ensemble import ensemble_plan
+from gigascope.synthesis.optics.blocks import refuse_larger
+from gigascope.synthesis.optics.cache import cached_psf, psf_folder
 from gigascope.synthesis.optics.settings import Settings
-from gigascope.synthesis.optics.tabulate import depth_psf
 from gigascope.synthesis.phantom.recipe import recipe_of
 from gigascope.synthesis.phantom.region import region_from
 from gigascope.synthesis.phantom.spheroid import build_spheroid, spheroid_seed
 from gigascope.synthesis.phantom.stored import StoredPhantom
 from gigascope.synthesis.simulation import illumination, settings
+from gigascope.synthesis.simulation.geometry import fine_shape
 from gigascope.synthesis.simulation.plan import psf_depth
 from gigascope.synthesis.simulation.scene import Scene
 from gigascope.synthesis.simulation.shard import simulate_shard
@@ -83,7 +85,7 @@ class PlantedImage:
     spheroid : (z, y, x) uint8, 1 in the spheroid
     voxel_um : (z, y, x)
     facts : seed, settings and the gap, as JSON values
-    warnings : of the phantom
+    warnings : of the phantom and of the PSF
     """
 
     voxels: NDArray
@@ -128,7 +130,8 @@ def planted_image(
     bright = camera["peak_electrons"] * camera["gain_adu_per_e"]
     voxels = tone_curve(found["image"], camera["offset_adu"], bright, gap.gamma, camera["bits"])
     facts = {"seed": of_spheroid, "gap": asdict(gap), "settings": {"phantoms": dict(phantoms), "simulate": changed}}
-    return PlantedImage(voxels, found["nuclei"], found["spheroid"], voxel_um, facts, list(warnings))
+    said = [*warnings, *scene.psf.warnings]
+    return PlantedImage(voxels, found["nuclei"], found["spheroid"], voxel_um, facts, said)
 
 
 def tone_curve(grey: NDArray, offset: float, bright: float, gamma: float, bits: int) -> NDArray:
@@ -168,11 +171,13 @@ def _scene(
 ) -> tuple[Scene, tuple[float, float, float]]:
     region, gap_um = phantom.region, float(phantom.facts["settings"]["placement"]["gap_um"])
     z, y, x = (v / r for v, r in zip(found["grid"]["output_voxel_um"], found["grid"]["oversample"]))
-    psf = depth_psf(Settings.of(found["optics"]), (z, y, x), psf_depth(float(region.field_um[0])))
+    field_um = region.field_um.tolist()
+    psf = cached_psf(psf_folder(), Settings.of(found["optics"]), (z, y, x), psf_depth(field_um[0]))
+    refuse_larger(psf, fine_shape(field_um, (z / psf.axial_stretch, y, x)))
     image = settings.image_of(found, region, psf.axial_stretch)
     table = phantom.table.to(device)
     spacing, low, high = found["attenuation"]["grid_um"], region.low.tolist(), region.high.tolist()
-    grid = illumination.light_grid(table, region.field_um.tolist(), low, high, spacing)
+    grid = illumination.light_grid(table, field_um, low, high, spacing)
     light = illumination.light_of(table, region.distance, grid, settings.attenuating(found), gap_um)
     exposure = settings.exposure(found, settings.median_intensity(table), seed, number)
     return Scene(image, table, gap_um, light, psf, exposure), image.voxel_um

@@ -134,11 +134,11 @@ class Blur:
 
 
 def refuse_larger(psf: DepthPsf, shape: Sequence[int]) -> None:
-    """A PSF has to fit into the field.
+    """A PSF has to fit into the field of its phantom: one that does not is none of its microscope, or not in its units.
 
     Parameters
     ----------
-    shape : (z, y, x) of the whole field, fine voxels
+    shape : (z, y, x) of the whole field, with its margin, fine voxels
 
     Raises
     ------
@@ -147,9 +147,9 @@ def refuse_larger(psf: DepthPsf, shape: Sequence[int]) -> None:
     for axis, n, m in zip("zyx", psf.kernels.shape[1:], shape):
         if n > m:
             raise UserError(
-                f"the PSF is {n} voxels long along {axis}, the volume only {m}.",
-                where="optics",
-                do="Lower optics.cap_um or optics.psf_energy, or simulate a larger field (grid.field_um).",
+                f"the PSF is {n} voxels of the finer grid long along {axis}, the whole volume only {m}.",
+                where="simulate.optics",
+                do="Lower simulate.optics.cap_um or psf_energy, or set a larger phantoms.region.margin_um.",
             )
 
 

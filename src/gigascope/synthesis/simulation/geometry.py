@@ -85,6 +85,12 @@ def shard_of(shape: Sequence[int], chunk: Sequence[int], shard: Sequence[int], c
     return [-(-n // c) * c for n, c in zip(shape, chunk)] if chain == "published" else list(shard)
 
 
+def fine_shape(field_um: Sequence[float], fine_um: Sequence[float]) -> Three:
+    """Voxels of `fine_um` that cover a field (both z, y, x)."""
+    z, y, x = (math.ceil(f / v - 1e-9) for f, v in zip(field_um, fine_um))
+    return z, y, x
+
+
 def padded_shape(block: Sequence[int], ratio: Sequence[float], half: Sequence[int]) -> Three:
     """Largest volume on the finer grid that a block of the image needs: with the reach of the PSF."""
     z, y, x = (math.ceil(b * r) + 1 + 2 * h for b, r, h in zip(block, ratio, half))

@@ -9,6 +9,8 @@ from gigascope.stage import Kind, Scatter, stage
 from gigascope.synthesis.simulation import plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gigascope.runtime.context import Context
     from gigascope.runtime.parts import WorkPlan
 
@@ -64,7 +66,7 @@ def _lay_out(
     region, height = phantom.region, float(phantom.region.field_um[0])
     key = plan.psf_key(found, height)
     if key not in psfs:
-        psfs[key] = len(psfs), _save_psf(ctx, found, height, len(psfs))
+        psfs[key] = len(psfs), _save_psf(ctx, found, region.field_um.tolist(), len(psfs))
     placed = phantom.facts["settings"]["placement"]
     image = settings.image_of(found, phantom.region, psfs[key][1])
     if not np.allclose(placed["voxel_um"], image.voxel_um, rtol=0.01):
@@ -97,14 +99,17 @@ def _lay_out(
     return culture, cut
 
 
-def _save_psf(ctx: Context, found: dict[str, Any], height: float, place: int) -> float:
-    """Compute a PSF and keep it for all items; returns its axial stretch."""
+def _save_psf(ctx: Context, found: dict[str, Any], field_um: Sequence[float], place: int) -> float:
+    """Compute a PSF, or find it kept from another run, and save it for all items; returns its axial stretch."""
     from gigascope.store.ensemble import ensemble_plan
+    from gigascope.synthesis.optics.blocks import refuse_larger
+    from gigascope.synthesis.optics.cache import cached_psf, psf_folder
     from gigascope.synthesis.optics.settings import Settings
-    from gigascope.synthesis.optics.tabulate import depth_psf
+    from gigascope.synthesis.simulation.geometry import fine_shape
 
     z, y, x = (v / r for v, r in zip(found["grid"]["output_voxel_um"], found["grid"]["oversample"]))
-    psf = depth_psf(Settings.of(found["optics"]), (z, y, x), plan.psf_depth(height))
+    psf = cached_psf(psf_folder(), Settings.of(found["optics"]), (z, y, x), plan.psf_depth(field_um[0]))
+    refuse_larger(psf, fine_shape(field_um, (z / psf.axial_stretch, y, x)))
     arrays = psf.arrays()
     # an array of its own: saved ones are held by every process, all of them
     kernels = arrays.pop("kernels")
