@@ -35,6 +35,15 @@ def test_finished_store_gives_back_all_that_was_written(tmp_path, write_store, s
     assert is_complete(store.path)
 
 
+def test_lost_column_of_a_table_is_refused(tmp_path, finished_store):
+    store = open_store(finished_store(tmp_path / "a.zarr"))
+    (lost,) = (store.path / "tables" / "shifts" / "f_s").glob("c/*")
+    lost.unlink()
+    with pytest.raises(UserError, match=r"1 shards .* missing, the first is tables/shifts/f_s/c/0"):
+        store.table("shifts")
+    assert store.units("shifts") == {"f_s": "pixel"}
+
+
 def test_names_that_are_not_there_are_refused_with_those_that_are(tmp_path, finished_store):
     store = open_store(finished_store(tmp_path / "a.zarr"))
     with pytest.raises(UserError, match="has no angles; its tables: shifts"):

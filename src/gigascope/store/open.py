@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,10 +137,19 @@ class StoreReader:
         return self._array(f"labels/{name}/{level}", "label images", known)
 
     def table(self, name: str) -> dict[str, NDArray]:
-        """The columns of a table, by name; numbers, bools, or strings as numpy's StringDType."""
-        from gigascope.store.table import read_table
+        """The columns of a table, by name; numbers, bools, or strings as numpy's StringDType.
 
-        return read_table(self._table(name))
+        Raises
+        ------
+        UserError : there is none, or a shard is missing
+        """
+        return self._columns(self._table(name))
+
+    def columns(self, path: str, names: Sequence[str] | None = None) -> dict[str, NDArray]:
+        """Columns of a table at a place of its own, all or some, as :meth:`member` is of arrays; raises as it."""
+        import zarr
+
+        return self._columns(zarr.open_group(self.path, mode="r", zarr_format=3)[path], names)  # type: ignore[arg-type]
 
     def units(self, name: str) -> dict[str, str]:
         """Units of a table's columns, for the columns that have one."""
@@ -194,24 +204,37 @@ class StoreReader:
     def _array(self, member: str, what: str, known: list[str]) -> zarr.Array:
         import zarr
 
-        from gigascope.store.checksum import missing_shards
-
         self._check_member(member, what, known)
         try:
             array = zarr.open_group(self.path, mode="r", zarr_format=3)[member]
         except (KeyError, ValueError) as error:
             raise UserError(f"{member} cannot be opened ({error}).", where=self.path, do=_AGAIN) from error
-        if missing := missing_shards(self.path, array):  # type: ignore[arg-type]
+        self._check_whole(array)  # type: ignore[arg-type]
+        return array  # type: ignore[return-value]
+
+    def _check_whole(self, array: zarr.Array) -> None:
+        """Zarr would read a missing shard as zeros."""
+        from gigascope.store.checksum import missing_shards
+
+        if missing := missing_shards(self.path, array):
             what = f"{len(missing)} shards of a finished store are missing, the first is {missing[0]}."
             raise UserError(what, where=self.path, do=_restore(self._root))
-        return array  # type: ignore[return-value]
+
+    def _columns(self, table: zarr.Group, names: Sequence[str] | None = None) -> dict[str, NDArray]:
+        wanted: Any = table.attrs["columns"] if names is None else names
+        found = {}
+        for name in wanted:
+            column: Any = table[name]
+            self._check_whole(column)
+            found[str(name)] = column[:]
+        return found
 
     def _table(self, name: str) -> zarr.Group:
         import zarr
 
         self._check_member(name, "tables", self._members["tables"])
         try:
-            return zarr.open_group(self.path / "tables" / name, mode="r", zarr_format=3)
+            return zarr.open_group(self.path, mode="r", zarr_format=3)[f"tables/{name}"]  # type: ignore[return-value]
         except (KeyError, ValueError, FileNotFoundError) as error:
             raise UserError(f"table {name} cannot be opened ({error}).", where=self.path, do=_AGAIN) from error
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from gigascope.kernels.cells import NucleiTable
 from gigascope.store.create import StoreWriter, new_array
 from gigascope.store.plan import shard_plan
-from gigascope.store.table import read_table, write_table
+from gigascope.store.table import write_table
 from gigascope.synthesis.phantom.region import Region, region_from
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def read_phantom(store: StoreReader, number: int) -> StoredPhantom:
     facts = dict(group.attrs)
     arrays = {column: torch.from_numpy(store.member(f"{name}/columns/{column}")[...]) for column in _KERNEL}
     table = NucleiTable(**arrays, crops=_crops(store), octaves=facts["octaves"])
-    return StoredPhantom(read_region(store, number, facts), table, read_table(group["nuclei"]), facts)
+    return StoredPhantom(read_region(store, number, facts), table, store.columns(f"{name}/nuclei"), facts)
 
 
 def read_nuclei_near(
@@ -187,10 +187,7 @@ def read_region(store: StoreReader, number: int, facts: Mapping[str, Any]) -> Re
 
 def read_places(store: StoreReader, number: int) -> dict[str, NDArray]:
     """Centroids and volumes of the nuclei of a spheroid, of the table for people."""
-    import zarr
-
-    table: Any = zarr.open_group(store.path, mode="r", zarr_format=3)[f"{group_name(number)}/nuclei"]
-    return {name: table[name][:] for name in ("centroid_z", "centroid_y", "centroid_x", "volume_um3")}
+    return store.columns(f"{group_name(number)}/nuclei", ("centroid_z", "centroid_y", "centroid_x", "volume_um3"))
 
 
 def _crops(store: StoreReader) -> torch.Tensor:
