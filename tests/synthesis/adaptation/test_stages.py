@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gigascope.config.dataset import load_dataset, parse_dataset
+from gigascope.config.section import dump
 from gigascope.config.synthesis_adapt import Infer, Train
 from gigascope.errors import Checkpointed, UserError
 from gigascope.runtime.checkpoint import Checkpoints
@@ -20,6 +21,7 @@ from gigascope.synthesis.adaptation import plan
 from gigascope.synthesis.adaptation.stored import read_adaptation
 
 from ...stage_runs import StageRuns, chance, write_dataset
+from ..keys import leaves
 from .ensembles import nuclei, simulated, write_domains, write_ensemble
 
 RUNS = StageRuns("synthesis", {"network": "network.pt", "events": "events.out.tfevents.train"})
@@ -186,8 +188,13 @@ def test_identity_leaves_images_as_they_are(domains: Path, tmp_path: Path) -> No
     assert store.attrs["rejected"] == []
 
 
-def test_guard_rejects_what_moved(trained: Path, tmp_path: Path) -> None:
-    store = infer(tmp_path, trained, guard={"median_voxels": 1e-9, "q95_voxels": 1e-9})
+GUARD = {"median_voxels": 1e-9, "q95_voxels": 1e-9}
+
+
+@pytest.mark.parametrize("key", GUARD)
+def test_guard_rejects_what_moved(key: str, trained: Path, tmp_path: Path) -> None:
+    """Each limit does, where the other is far away."""
+    store = infer(tmp_path, trained, guard={**dict.fromkeys(GUARD, 1e9), key: GUARD[key]})
     assert store.attrs["rejected"] == ["s0000", "s0001"]
     assert store.image("s0000").attrs["rejected"] is True
     assert "s0000 is rejected and left out of exports" in store.provenance["warnings"][0]
@@ -223,7 +230,10 @@ EFFECTS: dict[str, Any] = {
     "lr": 1e-3,
     "betas": [0.9, 0.99],
     "decay_from": 0.0,
-    "weights": {"cycle": 5, "identity": 0, "label": 0, "structure": 1},
+    "weights.cycle": 5,
+    "weights.identity": 0,
+    "weights.label": 0,
+    "weights.structure": 1,
     "pool": 0,
     "d_every": 2,
     "ema": 0,
@@ -247,14 +257,16 @@ ELSEWHERE = {
 
 
 def test_every_key_is_looked_at() -> None:
-    assert EFFECTS.keys() | ELSEWHERE.keys() == Train.model_fields.keys()
+    assert EFFECTS.keys() | ELSEWHERE.keys() == leaves(dump(Train()))
     assert all(name in globals() or name == "test_presets" for name in ELSEWHERE.values())
     assert INFER_EFFECTS.keys() | {"parts", "statistics", "guard"} == Infer.model_fields.keys()
+    assert GUARD.keys() == leaves(dump(Infer().guard))
 
 
 @pytest.mark.parametrize("key", EFFECTS)
 def test_key_of_the_training_has_an_effect(key: str, domains: Path, trained: Path, tmp_path: Path) -> None:
-    other = train(tmp_path, domains, **{key: EFFECTS[key]})
+    name, _, part = key.partition(".")
+    other = train(tmp_path, domains, **{name: {part: EFFECTS[key]} if part else EFFECTS[key]})
     assert (other / "network.pt").read_bytes() != (trained / "network.pt").read_bytes()
     mine, theirs = (torch.load(f / "network.pt", weights_only=True) for f in (other, trained))
     if mine["architecture"] == theirs["architecture"]:

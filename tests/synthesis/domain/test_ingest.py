@@ -8,6 +8,7 @@ import pytest
 import tifffile
 import zarr
 
+from gigascope.config.synthesis_domain import Ingest, RealImage
 from gigascope.errors import UserError
 from gigascope.synthesis.domain.stored import domain_images
 
@@ -280,6 +281,47 @@ BAD = {
     ),
     "complex": (lambda p, i, n: {"image": write_hdf5(p / "a.h5", raw=i.astype(complex))}, "no grey values", "Save"),
 }  # fmt: skip
+
+
+# Key of an entry, or of the stage with a dot before it: what both have, and two values of it.
+KEYS = {
+    "image": ({}, "a.tif", "b.tif"),
+    "axes": ({}, "zyx", "zxy"),
+    "channel": ({"image": "many.tif", "time": 0}, 0, 1),
+    "time": ({"image": "many.tif", "channel": 0}, 0, 1),
+    "voxel_size_um": ({}, None, [2.0, 0.5, 0.5]),
+    "use": ({}, "train", "inference"),
+    "labels": ({}, None, "l.tif"),
+    "centres": ({"labels": "l.tif"}, None, "c.tif"),
+    ".voxel_size_um": ({}, SIZE, [2.0, 0.5, 0.5]),
+    ".output_voxel_um": ({}, None, [3.0, 1.0, 1.0]),
+    ".min_label_voxels": ({"labels": "l.tif"}, 8, 200),
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_has_an_effect(tmp_path, ingest, labels, rng, key, monkeypatch):
+    assert {name for name in KEYS if "." not in name} == set(RealImage.model_fields)
+    assert {name[1:] for name in KEYS if "." in name} == set(Ingest.model_fields)
+    monkeypatch.chdir(tmp_path)
+    first, second = grey(labels, rng), grey(labels, rng)
+    write_tiff(tmp_path / "a.tif", first)
+    write_tiff(tmp_path / "b.tif", second)
+    many = np.stack([[first, second], [second, first]]).swapaxes(1, 2)
+    tifffile.imwrite(tmp_path / "many.tif", many, imagej=True, metadata={"axes": "TZCYX"})
+    write_tiff(tmp_path / "l.tif", labels)
+    marks = np.zeros(labels.shape, np.uint8)
+    marks[5:7, 8, 8], marks[6, 21, 7], marks[6, 21, 12] = 1, 2, 3
+    write_tiff(tmp_path / "c.tif", marks)
+    beside, *both = KEYS[key]
+    found = []
+    for value in both:
+        entry, stage = {"image": "a.tif", **beside}, {"voxel_size_um": SIZE}
+        (stage if "." in key else entry)[key.removeprefix(".")] = value
+        store = ingest({"real": [entry]}, **stage)
+        image = store.image("a0000")
+        found.append((store.digest, image.attrs["use"], str(image.spacing)))
+    assert found[0] != found[1]
 
 
 def specks(labels):

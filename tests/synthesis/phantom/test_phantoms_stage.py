@@ -11,17 +11,19 @@ import pytest
 import tifffile
 
 from gigascope.config.dataset import SynthesisDataset, load_dataset, merge
-from gigascope.config.synthesis_phantoms import Phantoms
+from gigascope.config.section import dump
+from gigascope.config.synthesis_phantoms import Phantoms, Population, RegionMask
 from gigascope.errors import UserError
 from gigascope.store.open import open_store
 from gigascope.store.table import read_tsv
 from gigascope.synthesis.phantom.plan import estimate_phantoms, estimate_phantoms_job
 from gigascope.synthesis.phantom.recipe import recipe_of
-from gigascope.synthesis.phantom.source import settings_of
+from gigascope.synthesis.phantom.source import read_mask, settings_of
 from gigascope.synthesis.phantom.spheroid import build_spheroid, spheroid_seed
 from gigascope.synthesis.phantom.stored import n_spheroids, read_phantom
 
 from ...stage_runs import StageRuns, write_dataset
+from ..keys import leaves
 
 RUNS = StageRuns("synthesis", {})
 TINY: dict[str, Any] = {
@@ -69,9 +71,11 @@ def test_a_spheroid_does_not_depend_on_how_many_there_are(tiny: Path, tmp_path: 
     assert all(14 <= size <= 18 for size in sizes)
 
 
-def test_parts_make_no_difference(tiny: Path, tmp_path: Path) -> None:
-    config = write_dataset(tmp_path, TINY, {"phantoms": {"parts": 2}})
-    RUNS.run_in_parts(config, tmp_path, "phantoms", tmp_path, 2)
+@pytest.mark.parametrize("parts", [3, 8])
+def test_parts_make_no_difference(parts: int, tiny: Path, tmp_path: Path) -> None:
+    """Some of them have nothing to do."""
+    config = write_dataset(tmp_path, TINY, {"phantoms": {"parts": parts}})
+    RUNS.run_in_parts(config, tmp_path, "phantoms", tmp_path, parts)
     RUNS.assert_same(tmp_path, tiny, "phantoms")
 
 
@@ -151,7 +155,9 @@ def test_a_density_that_is_not_reached_is_warned_of(tmp_path: Path) -> None:
     placement = {"method": "rsa", "volume_fraction": 0.5, "rsa_max_failures": 50}
     store = open_store(run(tmp_path, n_spheroids=1, placement=placement))
     (warning,) = store.provenance["warnings"]
-    assert "spheroid 0: a volume fraction of 0.5 was asked for" in warning
+    reached = read_phantom(store, 0).facts["volume_fraction"]
+    assert 0.1 < reached < 0.4
+    assert f"spheroid 0: a volume fraction of 0.5 was asked for, {reached:.3g} was reached" in warning
 
 
 CHANGED: list[dict[str, Any]] = [
@@ -196,6 +202,38 @@ CHANGED: list[dict[str, Any]] = [
     )),
     {"populations": [{"fraction": 0.5, "region": {"radius_um": 14}, "nuclei": {"intensity_cv": 0.6}}]},
 ]  # fmt: skip
+
+
+# Shown by other tests: of this file, of test_region.py and of test_prototypes_used.py.
+ELSEWHERE = {"n_spheroids", "parts", "nuclei.library", "region.mask.path", "region.mask.label", "region.mask.voxel_um"}
+MASK_OF_AN_IMAGE = {"region.mask.from_image", "region.mask.smooth_um", "region.mask.closing_um"}
+
+
+def test_every_key_is_changed() -> None:
+    found = {leaf for change in CHANGED for leaf in leaves(change) if leaf != "populations"}
+    known = leaves(dump(Phantoms()))
+    assert found | ELSEWHERE | MASK_OF_AN_IMAGE == known - {"populations"}
+    of_populations = {leaf for change in CHANGED for one in change.get("populations", []) for leaf in leaves(one)}
+    of_population = {leaf for leaf in of_populations if not leaf.startswith("nuclei.")}
+    assert of_population == leaves(dump(Population())) - {"nuclei"}
+
+
+def test_keys_of_a_mask_from_an_image_have_an_effect(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Nuclei with gaps between them, in one corner of a noisy image."""
+    image = rng.poisson(5, (16, 48, 48)).astype(np.uint16)
+    z, y, x = np.indices(image.shape)
+    for at in [(4, 10, 10), (4, 10, 22), (10, 20, 16), (4, 22, 10), (10, 30, 30)]:
+        image[(z - at[0]) ** 2 + (y - at[1]) ** 2 + (x - at[2]) ** 2 < 16] += 200
+    tifffile.imwrite(tmp_path / "image.tif", image, photometric="minisblack")
+
+    def volume(**keys: Any) -> float:
+        given = {"path": str(tmp_path / "image.tif"), "voxel_um": [1.0, 1.0, 1.0], **keys}
+        return float((read_mask(RegionMask.model_validate(given)).values < 0).sum())
+
+    plain = {"from_image": True, "closing_um": 4.0, "smooth_um": 1.0}
+    changes: list[dict[str, Any]] = [{}, {"from_image": False}, {"closing_um": 0.0}, {"smooth_um": 4.0}]
+    found = [volume(**{**plain, **change}) for change in changes]
+    assert len(set(found)) == len(found)
 
 
 def test_every_key_has_an_effect() -> None:

@@ -141,6 +141,10 @@ def test_keys_have_an_effect(tmp_path, rng):
     assert shapes_only.texture.shape == (0, CROP, CROP, CROP)
     assert set(draw_nuclei(shapes_only, seeds_of(1, np.arange(5))).texture) == {-1}
     assert read_library(run(tmp_path, max_hidden=1.0, max_residual=1.0)[0]).n == 3
+    # one is not star-convex, and so does not fit either
+    assert run(tmp_path, max_hidden=1.0)[0].attrs["discarded"]["a0000"][MISFIT] == 1
+    with pytest.raises(UserError, match="harmonics of degree 8 do not fit"):
+        run(tmp_path, max_residual=1e-9)
     assert read_library(run(tmp_path, min_voxels=8)[0]).n == 3
     with pytest.raises(UserError, match=r"none of the 6 labelled nuclei .* 2 touch the border of the image, 4 are too"):
         run(tmp_path, min_voxels=100_000)
