@@ -38,7 +38,7 @@ HALF_UM = {"confocal": (18.5, 7.0, 7.0), "widefield": (19.5, 12.5, 12.5), "light
 # A spheroid of more shards is shared out by shard, however many spheroids there are.
 MOST_SHARDS = 8
 # Python with torch, numba and zarr; arrays of a block beside the K spectra: volume, its transform, one that is at work.
-START_BYTES = 560 * 2**20
+START_BYTES = 430 * 2**20
 BLOCK_ARRAYS = 3
 # Bytes of a cell of the coarse grid while light is computed, with the sheared frame of a ray; of a nucleus beside it.
 CELL_BYTES, NUCLEUS_BYTES = 32, 540
