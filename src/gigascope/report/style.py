@@ -59,7 +59,8 @@ figcaption { margin-top: .55rem; color: var(--soft); font-size: .875rem; line-he
 .tiles > div { box-shadow: 0 0 0 1px var(--line); padding: .7rem .9rem .75rem; }
 .tiles dt { color: var(--soft); font-size: .8125rem; line-height: 1.35; }
 .tiles dd { margin: 0; }
-.tiles .figure { margin: .1rem 0; font-size: 1.0625rem; }
+.tiles .figure { margin: .1rem 0; font-size: 1.0625rem; display: flex; flex-wrap: wrap; gap: 0 .3em;
+  align-items: baseline; }
 .tiles .value { font-size: 1.5rem; font-weight: 620; letter-spacing: -.01em; }
 .tiles .unit { color: var(--soft); }
 .note { color: var(--soft); font-size: .8125rem; line-height: 1.4; }

@@ -42,7 +42,7 @@ def montage(result: SynthesisResult, picture_px: int) -> Html:
     ]
     if any(labelled):
         what = "Outlines of the labels. Those of adapted images are the labels of the simulated ones."
-        blocks.append(figure(join([grid(*row, columns=columns) for row in (labelled, labelled_side)]), what))
+        blocks.append(figure(grid(*labelled, *labelled_side, columns=columns), what))
     return join(blocks)
 
 

@@ -102,9 +102,12 @@ def nuclei(result: SynthesisResult) -> Html:
         rows = result.rows("nuclei", quantity=name)
         label, unit = str(rows["label"][0]), str(rows["unit"][0])
         low, high, n = (np.asarray(rows[k], np.float64) for k in ("from", "to", "nuclei"))
+        # steps, from the floor and back to it
+        edges = np.repeat(np.concatenate([low, high[-1:]]), 2)
+        steps = np.concatenate([[0.0], np.repeat(n, 2), [0.0]])
         blocks.append(
             plot(
-                [Series("", (low + high) / 2, n, style="line", colour=1)],
+                [Series("", edges, steps, style="line", colour=1)],
                 Axis(f"{label} ({unit})" if unit else label),
                 Axis("nuclei", zero=True),
                 title=label[0].upper() + label[1:],

@@ -37,7 +37,8 @@ def summary(result: SynthesisResult) -> str:
         "(z, y, x)."
     )
     if ADAPTED in result.sets:
-        text += f" A network gave {_count(result, ADAPTED)} of them the look of {_count(result, REAL)} real ones."
+        n = _count(result, REAL)
+        text += f" A network gave {_count(result, ADAPTED)} of them the look of {n} real image{'s' if n != 1 else ''}."
     elif REAL in result.sets:
         text += f" Compared with {_count(result, REAL)} real image{'s' if _count(result, REAL) != 1 else ''}."
     else:
