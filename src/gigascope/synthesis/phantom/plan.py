@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 # Python with torch, numba and the kernels loaded.
 LIGHT_BYTES = 430 * 2**20
-# Grids of distances and what is made of them; columns of a nucleus while it is made.
-GRID_BYTES, NUCLEUS_BYTES = 60 * 2**20, 3400
+# Grids of distances and what is made of them; columns of a nucleus, twice and in two forms while contacts are measured
+# (412,655 nuclei: 1503 MiB when they were placed, 2272 then).
+GRID_BYTES, NUCLEUS_BYTES = 60 * 2**20, 4500
 # Columns of a nucleus as they are kept.
 KEPT_BYTES, FILES_OF_ONE = 760, 45
 # Nuclei that are placed, drawn and measured in a second of one core: four fifths of it go into the contacts.
