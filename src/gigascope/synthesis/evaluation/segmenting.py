@@ -35,9 +35,11 @@ class Classical:
     Parameters
     ----------
     nucleus_um : expected diameter
+    apart : least distance of two centres, of it
     """
 
     nucleus_um: float = 9.5
+    apart: float = APART
 
     def blurred(self, image: NDArray, voxel_um: tuple[float, float, float]) -> F64:
         """Slices as they are compared with thresholds."""
@@ -62,7 +64,7 @@ class Classical:
     def labels(self, image: NDArray, voxel_um: tuple[float, float, float], thresholds: F64) -> I32:
         """(z, y, x) label image, 0 is background."""
         mask = self.foreground(image, voxel_um, thresholds)
-        return split(ndimage.binary_fill_holes(mask), voxel_um, self.nucleus_um)
+        return split(ndimage.binary_fill_holes(mask), voxel_um, self.nucleus_um, self.apart)
 
     def __call__(self, volume: Volume, region: Region) -> I32:
         """Labels of a region of a volume, by the thresholds of its own slices."""
@@ -70,8 +72,13 @@ class Classical:
         return self.labels(volume.read(region), volume.voxel_um, thresholds)
 
 
-def otsu(values: NDArray) -> float:
-    """Threshold that parts values into the two classes farthest apart; infinite if they do not stand apart."""
+def otsu(values: NDArray, contrast: float = CONTRAST) -> float:
+    """Threshold that parts values into the two classes farthest apart; infinite if they do not stand apart.
+
+    Parameters
+    ----------
+    contrast : standard deviations of the darker class between the means of two that stand apart
+    """
     flat = np.asarray(values, np.float64).ravel()
     low, high = float(flat.min()), float(flat.max())
     if not high > low:
@@ -89,12 +96,14 @@ def otsu(values: NDArray) -> float:
     at = int(best[best.size // 2])
     spread = math.sqrt(max(0.0, float(counts[: at + 1] @ (middles[: at + 1] - dark[at]) ** 2 / below[at])))
     width = (high - low) / BINS
-    if float(bright[at] - dark[at]) < CONTRAST * max(spread, 0.3 * width):
+    if float(bright[at] - dark[at]) < contrast * max(spread, 0.3 * width):
         return math.inf
     return float(edges[at + 1])
 
 
-def split(mask: NDArray[np.bool_], voxel_um: tuple[float, float, float], nucleus_um: float) -> I32:
+def split(
+    mask: NDArray[np.bool_], voxel_um: tuple[float, float, float], nucleus_um: float, apart: float = APART
+) -> I32:
     """Touching nuclei of a mask apart: one for each place farthest from the background.
 
     Parameters
@@ -102,6 +111,7 @@ def split(mask: NDArray[np.bool_], voxel_um: tuple[float, float, float], nucleus
     mask : (z, y, x)
     voxel_um : edges (z, y, x)
     nucleus_um : expected diameter
+    apart : least distance of two centres, of it
 
     Returns
     -------
@@ -113,7 +123,7 @@ def split(mask: NDArray[np.bool_], voxel_um: tuple[float, float, float], nucleus
         return np.zeros(mask.shape, np.int32)
     distance = ndimage.distance_transform_edt(mask, sampling=voxel_um)
     distance = ndimage.gaussian_filter(distance, [SMOOTH * nucleus_um / v for v in voxel_um])
-    found = watershed(-distance, peaks(distance, mask, voxel_um, APART * nucleus_um), mask=mask)
+    found = watershed(-distance, peaks(distance, mask, voxel_um, apart * nucleus_um), mask=mask)
     return without_specks(found.astype(np.int32), LEAST * math.pi / 6 * nucleus_um**3 / math.prod(voxel_um))
 
 
