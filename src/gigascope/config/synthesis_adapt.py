@@ -16,10 +16,10 @@ class AdaptWeights(Section):
     """What counts how much for the generators; none: as the preset has it."""
 
     cycle: NonNegativeFloat | None = Field(
-        None, description="an image that went to the other domain and back is what it was; 10"
+        None, description="an image that went to the other domain and back is what it was; 2, 10 without skip"
     )
     identity: NonNegativeFloat | None = Field(
-        None, description="an image of the domain that is aimed at stays as it is, times `cycle`; 0.5"
+        None, description="an image of the domain that is aimed at stays as it is, times `cycle`; 0, 0.5 without skip"
     )
     label: NonNegativeFloat | None = Field(
         None,

@@ -179,6 +179,9 @@ def test_grey_values_go_there_and_back(rng: np.random.Generator) -> None:
     values = rng.integers(100, 1101, (3, 4, 5)).astype(np.uint16)
     np.testing.assert_array_equal(grey(mapping.invert(torch.from_numpy(mapping.apply(values)))), values)
     assert mapping.apply(np.array([0, 100, 600, 1100, 65535], np.uint16)).tolist() == [-1, -1, 0, 1, 1]
+    # generators that add to the image are shown more, and broken pixels still not
+    wide = Mapping(100, 1100, 4.0)
+    assert wide.apply(np.array([0, 1100, 2100, 65535], np.uint16)).tolist() == pytest.approx([-1.2, 1, 3, 4])
     full = grey(mapping.invert(torch.tensor([-1.0, 0.0, 1.0]), "full"))
     assert full.tolist() == [0, 32768, 65535]
     with pytest.raises(UserError, match="cannot be told apart"):

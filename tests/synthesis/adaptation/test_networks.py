@@ -81,9 +81,22 @@ def test_output_has_the_shape_of_the_input_whatever_that_is(rng: np.random.Gener
 def test_first_downsampling_keeps_z_where_voxels_are_long() -> None:
     assert small(voxel_um=(1.5, 0.5, 0.5)).strides == ((1, 2, 2), (2, 2, 2))
     assert small(voxel_um=(0.9, 0.5, 0.5)).strides == ((2, 2, 2), (2, 2, 2))
+    # the kernels of the first and last layer are then as long as they are wide, in micrometres
+    assert (small().ends, small(voxel_um=(0.9, 0.5, 0.5)).ends, paper().ends) == ((3, 7, 7), (7, 7, 7), (7, 7, 7))
     assert small().reduction == (2, 4, 4)
     assert small("cyclegan2d").reduction == (1, 4, 4)
     assert small("cyclegan2d").channels == 6
+
+
+def test_each_voxel_is_made_of_as_many_others_where_kernels_fit_the_stride(rng: np.random.Generator) -> None:
+    """Of a constant image with equal weights: what differs then between voxels is a chequered pattern."""
+    for even in (True, False):
+        network = Generator(replace(small(), width=4, blocks=0, even=even))
+        (layer,) = (m for m in network.decode if isinstance(m, torch.nn.ConvTranspose3d) and m.out_channels == 4)
+        torch.nn.init.ones_(layer.weight)
+        made = layer(torch.ones(1, 8, 6, 8, 8)).detach()[0, 0, 2:-2, 2:-2, 2:-2]
+        assert made.shape == (2, 12, 12)
+        assert (float(made.std()) < 1e-4) == even
 
 
 def test_slices_see_two_neighbours_on_either_side_in_2d(rng: np.random.Generator) -> None:
@@ -171,7 +184,7 @@ def test_training_begins_with_images_as_they_are(rng: np.random.Generator) -> No
 
 
 def test_reach_covers_what_a_voxel_depends_on(rng: np.random.Generator) -> None:
-    for a in (TINY, replace(TINY, strides=((2, 2, 2), (2, 2, 2)), blocks=0)):
+    for a in (TINY, replace(TINY, strides=((2, 2, 2), (2, 2, 2)), blocks=0, ends=(3, 7, 5))):
         network = untrained(a).eval()
         image = noise(rng, 1, 1, 25, 61, 61).requires_grad_()
         network(image, depths(1, 25))[0, 0, 12, 30, 30].backward()

@@ -30,7 +30,11 @@ class Architecture:
     neighbours : slices below and above that are channels too, in two dimensions
     strides : (z, y, x) of the two down-samplings of a generator
     discriminator : patch (Isola et al. 2017, arXiv 1611.07004) or pixel, which sees one voxel at a time
-    skip : a generator computes what differs, which is added to the image; it begins with nothing
+    skip : a generator computes what differs, which is added to the image; it begins with nothing. Its last layer sees
+        the image too, so that a blur or a gain, which needs no deep layers, is learned first
+    ends : voxels (z, y, x) of the kernels of a generator's first and last layer
+    even : kernels of up-sampling are twice the stride, so that each voxel is made of as many others; those of 3, as
+        published, leave a chequered pattern (Odena et al. 2016, doi 10.23915/distill.00003)
     """
 
     kind: Kind = "cyclegan3d"
@@ -42,6 +46,8 @@ class Architecture:
     strides: Strides = ((1, 2, 2), (2, 2, 2))
     discriminator: Literal["patch", "pixel"] = "patch"
     skip: bool = True
+    ends: tuple[int, int, int] = (7, 7, 7)
+    even: bool = True
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.blocks < 0 or self.neighbours < 0:
@@ -72,9 +78,9 @@ class Architecture:
         found = []
         for axis in range(3):
             first, second = self.strides[0][axis], self.strides[1][axis]
-            # first and last layer 3 voxels; then each layer one voxel of the grid that it reads
+            # first and last layer half a kernel; then each layer one voxel of the grid that it reads
             inner = first * second * (2 * self.blocks + 1)
-            found.append(3 + 1 + first + inner + first + 3)
+            found.append(2 * (self.ends[axis] // 2) + 1 + first + inner + first)
         if self.dimensions == 2:
             found[0] = self.neighbours
         return (found[0], found[1], found[2])
@@ -87,7 +93,7 @@ class Architecture:
     def from_dict(values: dict[str, Any]) -> Architecture:
         """From :meth:`to_dict`."""
         first, second = (tuple(s) for s in values["strides"])
-        return Architecture(**{**values, "strides": (first, second)})
+        return Architecture(**{**values, "strides": (first, second), "ends": tuple(values["ends"])})
 
     def differences(self, other: Architecture) -> str:
         """What differs, in words; empty: nothing."""
@@ -97,7 +103,7 @@ class Architecture:
 
 def paper(kind: Kind = "cyclegan3d") -> Architecture:
     """The published networks (Bruch et al. 2023, PLOS ONE 18(3), e0283828): resolution halved twice along all axes."""
-    return Architecture(kind, 64, 9, "instance", False, 0, ((2, 2, 2), (2, 2, 2)), skip=False)
+    return Architecture(kind, 64, 9, "instance", False, 0, ((2, 2, 2), (2, 2, 2)), skip=False, even=False)
 
 
 def small(kind: Kind = "cyclegan3d", voxel_um: tuple[float, float, float] = (1.5, 0.5, 0.5)) -> Architecture:
@@ -105,8 +111,10 @@ def small(kind: Kind = "cyclegan3d", voxel_um: tuple[float, float, float] = (1.5
 
     Parameters
     ----------
-    voxel_um : edges (z, y, x): where a voxel is twice as long as wide, the first down-sampling leaves z as it is
+    voxel_um : edges (z, y, x): where a voxel is twice as long as wide, the first down-sampling leaves z as it is, and
+        the first and last layer look no farther along z than in the plane
     """
-    first = (1, 2, 2) if voxel_um[0] >= ANISOTROPIC * voxel_um[2] else (2, 2, 2)
+    flat = voxel_um[0] >= ANISOTROPIC * voxel_um[2]
+    first, ends = ((1, 2, 2), (3, 7, 7)) if flat else ((2, 2, 2), (7, 7, 7))
     neighbours = NEIGHBOURS if kind == "cyclegan2d" else 0
-    return Architecture(kind, neighbours=neighbours, strides=(first, (2, 2, 2)))
+    return Architecture(kind, neighbours=neighbours, strides=(first, (2, 2, 2)), ends=ends)

@@ -23,7 +23,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for last in (False, True):
-            layers += [_pad(1, a), _conv(channels, channels, 3, a), _norm(channels, a)]
+            layers += [_pad((1, 1, 1), a), _conv(channels, channels, 3, a), _norm(channels, a)]
             if not last:
                 layers.append(nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*layers)
@@ -51,7 +51,8 @@ class Generator(nn.Module):
         self.recompute = False
         w = a.width
         strides = [s[3 - a.dimensions :] for s in a.strides]
-        encode: list[nn.Module] = [_pad(3, a), _conv(a.channels, w, 7, a), _norm(w, a), nn.ReLU(inplace=True)]
+        around = tuple(k // 2 for k in a.ends)
+        encode: list[nn.Module] = [_pad(around, a), _conv(a.channels, w, a.ends, a), _norm(w, a), nn.ReLU(inplace=True)]
         for n, stride in enumerate(strides):
             c = w * 2 ** (n + 1)
             encode += [_conv(c // 2, c, 3, a, stride=stride, padding=1), _norm(c, a), nn.ReLU(inplace=True)]
@@ -59,12 +60,12 @@ class Generator(nn.Module):
         for n, stride in zip((1, 0), reversed(strides)):
             c = w * 2**n
             decode += [_up(2 * c, c, stride, a), _norm(c, a), nn.ReLU(inplace=True)]
-        last = _conv(w, 1, 7, a)
+        last = _conv(w + int(a.skip), 1, a.ends, a)
         if a.skip:
             # images begin as they are, so that even a short training does not lose what is in them
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
-        decode += [_pad(3, a), last]
+        decode += [_pad(around, a), last]
         # registered in the order of the published checkpoint, which is read by order
         self.encode = nn.Sequential(*encode)
         self.blocks = nn.ModuleList(ResidualBlock(4 * w, a) for _ in range(a.blocks))
@@ -91,12 +92,15 @@ class Generator(nn.Module):
         if a.depth != (depth is not None):
             raise ShapeError(f"generator: depth is {'needed' if a.depth else 'no channel of this architecture'}")
         known = image if depth is None else torch.cat([image, depth.to(image.dtype).expand_as(image)], 1)
-        values = _filled(_slices(known, a) if a.dimensions == 2 else known, a)
-        values = self.encode(values)
+        filled = _filled(_slices(known, a) if a.dimensions == 2 else known, a)
+        values = self.encode(filled)
         for block in self.blocks:
             again = self.recompute and torch.is_grad_enabled()
             values = checkpoint(block, values, use_reentrant=False) if again else block(values)
-        values = self.decode(values).float()
+        values = self.decode[:-2](values)
+        if a.skip:
+            values = torch.cat([values, filled[:, a.neighbours : a.neighbours + 1].to(values.dtype)], 1)
+        values = self.decode[-2:](values).float()
         if a.dimensions == 2:
             values = values[..., :y, :x].reshape(n, z, 1, y, x).movedim(1, 2)
         values = values[..., :z, :y, :x]
@@ -126,21 +130,32 @@ def _filled(values: Tensor, a: Architecture) -> Tensor:
     return functional.pad(values, [k for m in reversed(more) for k in (0, m)], mode="replicate")
 
 
-def _pad(n: int, a: Architecture) -> nn.Module:
-    return nn.ReplicationPad3d(n) if a.dimensions == 3 else nn.ReflectionPad2d(n)
+def _pad(around: tuple[int, ...], a: Architecture) -> nn.Module:
+    z, y, x = around
+    return nn.ReplicationPad3d((x, x, y, y, z, z)) if a.dimensions == 3 else nn.ReflectionPad2d((x, x, y, y))
 
 
 def _conv(
-    inside: int, outside: int, size: int, a: Architecture, *, stride: tuple[int, ...] | int = 1, padding: int = 0
+    inside: int,
+    outside: int,
+    size: tuple[int, ...] | int,
+    a: Architecture,
+    *,
+    stride: tuple[int, ...] | int = 1,
+    padding: int = 0,
 ) -> nn.Module:
     if a.dimensions == 3:
         return nn.Conv3d(inside, outside, size, stride, padding)  # type: ignore[arg-type]
-    return nn.Conv2d(inside, outside, size, stride, padding)  # type: ignore[arg-type]
+    flat = size if isinstance(size, int) else size[1:]
+    return nn.Conv2d(inside, outside, flat, stride, padding)  # type: ignore[arg-type]
 
 
 def _up(inside: int, outside: int, stride: tuple[int, ...], a: Architecture) -> nn.Module:
     kind = nn.ConvTranspose3d if a.dimensions == 3 else nn.ConvTranspose2d
-    return kind(inside, outside, 3, stride, 1, tuple(s - 1 for s in stride))  # type: ignore[arg-type]
+    if not a.even:
+        return kind(inside, outside, 3, stride, 1, tuple(s - 1 for s in stride))  # type: ignore[arg-type]
+    size = tuple(4 if s == 2 else 3 for s in stride)
+    return kind(inside, outside, size, stride, 1)  # type: ignore[arg-type]
 
 
 def _norm(channels: int, a: Architecture) -> nn.Module:

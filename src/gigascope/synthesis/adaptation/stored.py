@@ -17,7 +17,7 @@ from gigascope.synthesis.adaptation.mapping import Mapping
 from gigascope.synthesis.adaptation.networks import PUBLISHED, Networks, load_published
 from gigascope.synthesis.adaptation.segmenter import Segmenter
 
-FORMAT = 1
+FORMAT = 2
 _AGAIN = "synthesis.train makes this file."
 
 
@@ -78,7 +78,7 @@ def write_adaptation(
     bfloat16 : it was trained in it
     """
     kept = {name: state[name] for name in ("architecture", "step", "networks", "averages")}
-    grey = {name: (float(m.low), float(m.high)) for name, m in zip(("real", "cultures"), mappings)}
+    grey = {name: (float(m.low), float(m.high), float(m.most)) for name, m in zip(("real", "cultures"), mappings)}
     torch.save({"format": FORMAT, **kept, "grey": grey, "voxel_um": tuple(voxel_um), "bfloat16": bfloat16}, path)
 
 

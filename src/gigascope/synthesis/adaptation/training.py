@@ -170,14 +170,13 @@ class Training:
         weight = self.label.at(self.schedule.share(self.step))
         for part in parts:
             terms: dict[str, Tensor] = {}
+            images = {name: self._images(nets[f"to_{name}"], name, part) for name in ("a", "b")}
             for here, there, source in (("a", "b", part.a), ("b", "a", part.b)):
-                onward, back = nets[f"to_{there}"], nets[f"to_{here}"]
-                new = self._run(onward, source.image, source.depth)
+                new, same = images[there][0], images[here][1]
                 terms[f"fool_{there}"] = losses.adversarial(self._run(nets[f"judge_{there}"], new, source.depth), True)
-                again = self._run(back, new, source.depth)
+                again = self._run(nets[f"to_{here}"], new, source.depth)
                 terms[f"cycle_{here}"] = o.cycle * losses.difference(again, source.image)
-                if o.identity:
-                    same = self._run(back, source.image, source.depth)
+                if same is not None:
                     terms[f"identity_{here}"] = o.identity * o.cycle * losses.difference(same, source.image)
                 made[there].append(new.detach())
                 if there == "a":
@@ -187,6 +186,16 @@ class Training:
             _add(row, terms, share)
         self._learn("generators", nets.generators(), row)
         return {name: torch.cat(images) for name, images in made.items()}
+
+    def _images(self, network: nn.Module, name: str, part: Batch) -> tuple[Tensor, Tensor | None]:
+        """What a generator makes of crops of the other domain, and, where it counts, of those of its own."""
+        own, other = (part.a, part.b) if name == "a" else (part.b, part.a)
+        if not self.objective.identity:
+            return self._run(network, other.image, other.depth), None
+        # in one batch: torch takes a slower convolution on a CPU for a single small image
+        together = torch.cat([other.image, own.image]), torch.cat([other.depth, own.depth])
+        new, same = self._run(network, *together).split(len(part))
+        return new, same
 
     def _kept(self, new: Tensor, source: Crops, weight: float, row: dict[str, Tensor]) -> dict[str, Tensor]:
         """Terms by which what was in an image stays where it was."""
