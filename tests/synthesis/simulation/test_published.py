@@ -187,10 +187,10 @@ def test_the_published_chain_needs_memory_for_a_whole_image():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs(preset, phantoms, tmp_path):
-    """A field of a few voxels: nothing but the preset and the size."""
+    """A field of a few voxels: nothing but the preset, the size, and a PSF that is cut to fit into the phantom."""
     values = {key: value for key, value in TINY.items() if key != "simulate"}
-    given = {"phantoms": {"n_spheroids": 2}, "simulate": {"preset": preset, "grid": {"field_um": [9.0, 6.0, 6.0]}}}
-    config = write_dataset(tmp_path, values, given)
+    small = {"grid": {"field_um": [9.0, 6.0, 6.0]}, "optics": {"cap_um": [5.0, 3.0, 3.0]}}
+    config = write_dataset(tmp_path, values, {"simulate": {"preset": preset, **small}})
     RUNS.run(config, tmp_path, "simulate", phantoms)
     section = load_dataset(config).simulate
     image = open_store(tmp_path / "cultures.zarr").image("s0000")
