@@ -1,11 +1,8 @@
-"""The stage that makes images: what it leaves, in parts, killed, every key."""
+"""The stage that makes images: what it leaves, in parts, every key."""
 
 from __future__ import annotations
 
 import copy
-import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,8 @@ from gigascope.store.open import open_store
 from gigascope.synthesis.simulation import plan
 from gigascope.synthesis.simulation.stages import resolved
 
-from ...stage_runs import chance, write_dataset
+from ...stage_runs import write_dataset
+from ..keys import leaves
 from .tiny import RUNS, TINY
 
 
@@ -107,22 +105,6 @@ def test_parts_give_the_same_bits(parts, simulated, phantoms, tmp_path):
     RUNS.assert_same(tmp_path, simulated, "simulate")
 
 
-@pytest.mark.slow
-def test_killed_and_started_again_is_the_same(simulated, phantoms, tmp_path):
-    """Z2: killed at a random moment."""
-    config, random = write_dataset(tmp_path, TINY), chance()
-    words = RUNS.command(config, tmp_path, "simulate", phantoms)
-    process, begun = subprocess.Popen(words, stderr=subprocess.DEVNULL), time.monotonic()
-    while process.poll() is None and not list((tmp_path / "scratch").rglob("*.jsonl")):
-        time.sleep(0.02)
-        assert time.monotonic() - begun < 300
-    time.sleep(random.uniform(0, 1.5))
-    process.send_signal(signal.SIGKILL)
-    print("ended with", process.wait())
-    subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
-    RUNS.assert_same(tmp_path, simulated, "simulate")
-
-
 def test_a_spheroid_is_the_same_however_many_there_are(simulated, phantoms, tmp_path):
     """L5. Of two spheroids every shard is an item, with light of the open job; of four each spheroid is one."""
     config = write_dataset(tmp_path, TINY, {"phantoms": {"n_spheroids": 4}})
@@ -145,7 +127,7 @@ def arrays_of(image: Any) -> list[Any]:
 
 # The published chain in its own right; the preset sets it too.
 PUBLISHED: dict[str, Any] = {"chain": "published", "attenuation": {"haze_fraction": 0.0}, "camera": {"bits": 8}}
-# Another value for each key; sections of `optics` are those of the optics' own tests.
+# Another value for each key; of those of `optics` see test_optics_keys.py.
 CHANGES: list[dict[str, Any]] = [
     {"preset": "fast"},
     {"grid": {"output_voxel_um": [1.5, 0.6, 0.5]}},
@@ -193,13 +175,6 @@ CHANGES: list[dict[str, Any]] = [
     merge(PUBLISHED, {"published": {"gauss": 3.0}}),
     merge(PUBLISHED, {"published": {"gauss_absolute": 3.0}}),
 ]
-
-
-def leaves(values: Any, path: str = "") -> set[str]:
-    """Dotted paths of all keys below a section."""
-    if not isinstance(values, dict):
-        return {path}
-    return {leaf for key, value in values.items() for leaf in leaves(value, f"{path}.{key}" if path else key)}
 
 
 def test_every_key_is_changed_below():

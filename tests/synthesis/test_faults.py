@@ -1,0 +1,178 @@
+"""Stages that are killed or asked to stop, and stores that were damaged after they were finished."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from gigascope.errors import UserError
+
+from ..stage_runs import chance
+from .chain import RUNS, assert_same, run_chain
+
+pytestmark = pytest.mark.slow
+# What a stage writes while it works, and how many lines of it show that some of the work is done and not all.
+BEGUN = {"train": ("losses.tsv", 4), "simulate": ("items.jsonl", 1), "infer": ("items.jsonl", 1)}
+STOPPED = 75
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Results of a chain that nothing disturbed.
+
+    Attributes
+    ----------
+    folder : of the results
+    seconds : that each stage took, without the start of a process
+    """
+
+    folder: Path
+    seconds: dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    # sums of several threads differ in their last bits, and on so small images threads only wait for each other
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("chain")
+    yield Chain(folder, run_chain(folder))
+    torch.set_num_threads(before)
+
+
+# killed
+
+
+class Rerun:
+    """A stage that is started again and again in processes of its own.
+
+    Parameters
+    ----------
+    chain : whose inputs it reads
+    folder : of its own results
+    """
+
+    def __init__(self, chain: Chain, folder: Path, stage: str) -> None:
+        self.chain, self.folder, self.stage = chain, folder, stage
+        self._log = folder / "log"
+
+    def start(self) -> subprocess.Popen[bytes]:
+        words = RUNS.command(self.chain.folder / "data.yaml", self.folder, self.stage, self.chain.folder)
+        with self._log.open("wb") as log:
+            return subprocess.Popen(words, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    def lines(self, name: str) -> int:
+        """In the files of that name in the scratch folder."""
+        found = list((self.folder / "scratch").rglob(name))
+        return sum(path.read_bytes().count(b"\n") for path in found if path.is_file())
+
+    def wait(self, process: subprocess.Popen[bytes], name: str, n_lines: int) -> bool:
+        """Until there are so many lines; whether the process still runs."""
+        end = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < end:
+            if self.lines(name) >= n_lines:
+                return True
+            time.sleep(0.01)
+        return False
+
+    def kill(self, at: random.Random) -> None:
+        """SIGKILL at a random moment of the work, or after it."""
+        name = BEGUN[self.stage][0] if self.stage in BEGUN else "*.jsonl"
+        done, process = self.lines(name), self.start()
+        self.wait(process, name, done + 1)
+        time.sleep(at.uniform(0, self.chain.seconds[self.stage]))
+        process.send_signal(signal.SIGKILL)
+        print("ended with", process.wait())
+
+    def finish(self) -> str:
+        """To the end; what it logged."""
+        assert self.start().wait(300) == 0, self._log.read_text()
+        return self._log.read_text()
+
+
+@pytest.mark.parametrize("stage", ["phantoms", "evaluate"])
+def test_killed_and_started_again_is_the_same(stage: str, chain: Chain, tmp_path: Path) -> None:
+    """Z2."""
+    rerun = Rerun(chain, tmp_path, stage)
+    rerun.kill(chance())
+    rerun.finish()
+    assert_same(tmp_path, chain.folder, stage)
+
+
+@pytest.mark.parametrize("stage", BEGUN)
+def test_stopped_killed_and_started_again_is_the_same(stage: str, chain: Chain, tmp_path: Path) -> None:
+    """Z2, G6: SIGTERM keeps what is done, SIGKILL loses at most what came after it."""
+    rerun = Rerun(chain, tmp_path, stage)
+    process = rerun.start()
+    assert rerun.wait(process, *BEGUN[stage]), rerun.finish()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(300) == STOPPED
+    assert not list(tmp_path.glob("*.zarr"))
+    rerun.kill(chance())
+    log = rerun.finish()
+    # unless the kill came too late, and all was done before
+    assert "going on" in log or not list((tmp_path / "scratch").rglob("*.jsonl"))
+    assert_same(tmp_path, chain.folder, stage)
+
+
+# damaged
+
+# Stage, the store that it reads, and one of its arrays.
+READ = [
+    ("prototypes", "real", "a0001/labels/nuclei/0"),
+    ("phantoms", "prototypes", "arrays/sh"),
+    ("simulate", "phantoms", "s0001/columns/harmonics"),
+    ("simulate", "phantoms", "s0000/nuclei/centroid_z"),
+    ("train", "cultures", "s0001/labels/nuclei/0"),
+    ("train", "real", "a0000/0"),
+    ("infer", "cultures", "s0001/0"),
+    ("evaluate", "cultures", "s0001/0"),
+    ("evaluate", "real", "a0001/labels/nuclei/0"),
+    ("evaluate", "adapted", "s0000/0"),
+]
+
+
+def cut(shard: Path, at: random.Random) -> None:
+    shard.write_bytes(shard.read_bytes()[: at.randrange(shard.stat().st_size)])
+
+
+def alter(shard: Path, at: random.Random) -> None:
+    values = bytearray(shard.read_bytes())
+    values[at.randrange(len(values))] ^= 1 << at.randrange(8)
+    shard.write_bytes(values)
+
+
+def lose(shard: Path, at: random.Random) -> None:
+    shard.unlink()
+
+
+@pytest.mark.parametrize("damage", [cut, alter, lose], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(("stage", "store", "array"), READ, ids=["-".join(read[:2]) for read in READ])
+def test_damaged_shard_is_refused_by_name(
+    stage: str, store: str, array: str, damage: Callable[..., None], chain: Chain, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for path in chain.folder.iterdir():
+        if path.name != f"{store}.zarr":
+            (folder / path.name).symlink_to(path)
+    found = Path(shutil.copytree(chain.folder / f"{store}.zarr", folder / f"{store}.zarr"))
+    shards = sorted(p for p in (found / array).rglob("*") if p.is_file() and p.name != "zarr.json")
+    at = chance()
+    shard = at.choice(shards)
+    damage(shard, at)
+    # of an image of an ensemble the message says the folder, and the file in it
+    name = shard.relative_to(found / array.split("/")[0])
+    with pytest.raises(UserError, match=rf"{store}\.zarr.*{name}"):
+        RUNS.run(chain.folder / "data.yaml", tmp_path, stage, folder)
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("damaged", "scratch")]
