@@ -14,6 +14,7 @@ from rich.table import Table
 from gigascope.config.dataset import PIPELINES, Dataset, load_dataset
 from gigascope.registry import stages
 from gigascope.runtime.memory import human_bytes
+from gigascope.runtime.progress import duration
 from gigascope.runtime.resources import Estimate
 from gigascope.stage import JobKind
 
@@ -96,7 +97,7 @@ def print_check(path: Path) -> None:
             "on a GPU": human_bytes(each.gpu_memory) if each.gpu_memory else "-",
             "disk": human_bytes(each.disk),
             "files": str(each.files),
-            "CPU time": _duration(each.seconds),
+            "CPU time": duration(each.seconds),
         }
         table.add_row(*(cells[column] for column in columns))
     console.print(table)
@@ -107,9 +108,3 @@ def print_check(path: Path) -> None:
     console.print(f"disk: {human_bytes(disk)} at most, {human_bytes(free)} free here", highlight=False)
     if disk > free:
         console.print(f"[red]not enough disk space[/red]: {human_bytes(disk - free)} short", highlight=False)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -152,6 +152,32 @@ def info(
 
 
 @app.command()
+def explain(
+    path: Annotated[Path, typer.Argument(help="A results folder, or one store.")],
+    config: Annotated[Path, typer.Option(help="Snakemake's config file.")] = Path("config/config.yaml"),
+) -> None:
+    """Print which key, module, package or input of a result differs from what a rerun would use."""
+    from gigascope.explain import print_explain
+
+    print_explain(path, config)
+
+
+@app.command()
+def status(
+    datasets: Annotated[list[str] | None, typer.Argument(help="Names of datasets; default: all.")] = None,
+    config: Annotated[Path, typer.Option(help="Snakemake's config file.")] = Path("config/config.yaml"),
+    every: Annotated[bool, typer.Option("--all", help="Finished and waiting stages too.")] = False,
+    watch: Annotated[
+        float | None, typer.Option(min=0.5, help="Look again after so many seconds, until all is done.")
+    ] = None,
+) -> None:
+    """Print how far all running stages are, wherever they run, and what is left."""
+    from gigascope.status import print_status
+
+    print_status(config, datasets or [], every, watch)
+
+
+@app.command()
 def view(
     path: Annotated[Path, typer.Argument(help="A results folder, such as results/cell42.")],
     port: Annotated[int, typer.Option(help="Port to serve on; 0: a free one.")] = 0,

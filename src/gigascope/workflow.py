@@ -21,11 +21,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from pydantic import Field, ValidationError
 
-from gigascope.config.dataset import Dataset, load_dataset
+from gigascope.config.dataset import Dataset, load_dataset, read_yaml
 from gigascope.config.section import Section, explain
 from gigascope.errors import EXIT_USER, UserError
 from gigascope.registry import get_stage, stages
-from gigascope.runtime.plan import plan_stage
+from gigascope.runtime.plan import Plan, plan_stage
 from gigascope.runtime.raw_digest import raw_digests
 from gigascope.runtime.resources import Estimate
 from gigascope.stage import JobKind, Stage
@@ -132,6 +132,17 @@ class Workflow:
                 found[dataset.name] = (path, dataset)
         return Workflow(run.results, run.gpus, {name: dataset for name, (_, dataset) in found.items()}, tuple(notes))
 
+    @staticmethod
+    def read(config: Path) -> Workflow:
+        """Load what a config file of Snakemake names, such as config/config.yaml.
+
+        Raises
+        ------
+        UserError : no such file, and as :meth:`load`
+        """
+        values, _ = read_yaml(config, do="Work in the folder of the Snakefile, or give --config FILE.")
+        return Workflow.load(values)
+
     # paths
 
     def result(self, name: str) -> str:
@@ -236,7 +247,7 @@ class Workflow:
     def plan(self, wildcards: Any) -> str:
         """Params function of the rule that freezes the config of a stage: its text."""
         dataset = self.datasets[wildcards.dataset]
-        return _for_snakemake(_plan_text)(dataset, wildcards.stage, Path(self.results))
+        return _for_snakemake(plan_of)(dataset, wildcards.stage, Path(self.results)).text()
 
     def threads(self, stage: str, job: JobKind | None = None) -> int | Callable[[Any], int]:
         """Threads of a stage, or of a job of a scattered one: many where it computes, GPU stages also without one."""
@@ -255,7 +266,7 @@ class Workflow:
             return job or (None if whole else "gather")
 
         def estimate(wildcards: Any) -> Estimate | None:
-            return _for_snakemake(_estimate)(self.datasets[wildcards.dataset], declared.name, kind(wildcards))
+            return _for_snakemake(estimate_of)(self.datasets[wildcards.dataset], declared.name, kind(wildcards))
 
         def mem_mb(wildcards: Any, attempt: int, threads: int = 1) -> int:
             needs = estimate(wildcards)
@@ -382,17 +393,19 @@ def _raw_files(dataset: Dataset) -> tuple[Path, ...]:
 
 
 @functools.cache
-def _plan_text(dataset: Dataset, name: str, results: Path) -> str:
+def plan_of(dataset: Dataset, name: str, results: Path) -> Plan:
+    """What a stage of a dataset would be run with now."""
     stage: Stage = get_stage(name)
     raw = raw_digests(_raw_files(dataset), results / dataset.name / ".raw.json") if stage.reads_inputs else {}
     if stage.files is not None:
         named = stage.files(getattr(dataset, stage.key))
         raw |= raw_digests(named, results / dataset.name / f".{stage.key}.json")
-    return plan_stage(dataset, stage, raw).text()
+    return plan_stage(dataset, stage, raw)
 
 
 @functools.cache
-def _estimate(dataset: Dataset, name: str, job: JobKind | None = None) -> Estimate | None:
+def estimate_of(dataset: Dataset, name: str, job: JobKind | None = None) -> Estimate | None:
+    """What a stage, or a job of a scattered one, states that it needs; none: it states nothing."""
     stage = get_stage(name)
     function = stage.estimate
     if job is not None and stage.scatter is not None and stage.scatter.estimate is not None:

@@ -219,23 +219,24 @@ def parse_dataset(values: dict[str, Any], where: str = "dataset") -> Dataset:
         raise UserError("\n  ".join(text), where=where) from None
 
 
-def load_dataset(path: str | Path, overrides: dict[str, Any] | None = None) -> Dataset:
-    """Read and validate a dataset YAML; `overrides` are nested values laid over the file's.
+def read_yaml(path: Path, do: str) -> tuple[dict[str, Any], Any]:
+    """Values of a YAML file, and the same with the lines on which they stand.
+
+    Parameters
+    ----------
+    do : what to do where there is no such file, or nothing in it
 
     Raises
     ------
-    UserError : file missing or not YAML (with the line), unknown or wrong keys (with their lines)
+    UserError : file missing, not YAML (with the line), or without keys
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
 
-    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(
-            "no such file.", where=path, do="Give the path of a dataset YAML; `gigascope init` writes one."
-        ) from None
+        raise UserError("no such file.", where=path, do=do) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}.", where=path) from None
     try:
@@ -245,7 +246,19 @@ def load_dataset(path: str | Path, overrides: dict[str, Any] | None = None) -> D
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"not valid YAML: {error.problem}.", where=f"{path}:{line}") from None
     if not isinstance(values, dict):
-        raise UserError("holds no keys.", where=path, do="`gigascope init` writes a dataset YAML to start from.")
+        raise UserError("holds no keys.", where=path, do=do)
+    return values, marked
+
+
+def load_dataset(path: str | Path, overrides: dict[str, Any] | None = None) -> Dataset:
+    """Read and validate a dataset YAML; `overrides` are nested values laid over the file's.
+
+    Raises
+    ------
+    UserError : file missing or not YAML (with the line), unknown or wrong keys (with their lines)
+    """
+    path = Path(path)
+    values, marked = read_yaml(path, do="Give the path of a dataset YAML; `gigascope init` writes one.")
     if overrides:
         values = merge(values, overrides)
     try:

@@ -45,6 +45,12 @@ def held(folder: Path, wait_s: float = 90.0) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def living_holder(path: Path) -> str:
+    """Process, host and job that hold a lock; empty: nobody does, or its holder is gone."""
+    holder = _holder(path)
+    return "" if holder is None or _dead(path, holder) else _describe(holder)
+
+
 def _heartbeat(path: Path, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
         with contextlib.suppress(OSError):

@@ -96,11 +96,12 @@ def _line(what: str, unit: str, count: int, total: int | None, since: int, secon
         parts.append(note)
     parts.append(f"{rate:.1f} {unit}s/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s/{unit}")
     if total and rate > 0:
-        parts.append(f"{_duration((total - count) / rate)} left")
+        parts.append(f"{duration((total - count) / rate)} left")
     return ", ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time for people: 42 s, 17 min, 3.2 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
