@@ -51,9 +51,9 @@ def test_reasons_name_key_input_package_and_seed(
     finished: Checkout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(finished.root)
-    finished.edit(ONE, "enabled: true", "enabled: true\n  bin: 2")
+    finished.edit(ONE, "enabled: true", "enabled: true\n  bin: 4")
     found = explained(capsys)
-    assert found["tomography.halves"] == ["halves.bin: 1 -> 2"]
+    assert found["tomography.halves"] == ["halves.bin: 2 -> 4"]
     assert found["tomography.evaluate"] == ["follows halves"]
     assert not found["tomography.reconstruct"]
     # the same stages that Snakemake plans
