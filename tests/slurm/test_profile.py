@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..workflow.checkout import BIN, TINY, TINY_STACKS, TINY_VOLUME, Checkout, Job, chain, configs
+from ..workflow.checkout import BIN, TINY, TINY_CULTURES, TINY_STACKS, TINY_VOLUME, Checkout, Job, chain, configs
 from .cluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -18,10 +18,11 @@ ONE = "config/datasets/one.yaml"
 
 @pytest.fixture(scope="session")
 def run_on_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
-    """A tiny dataset of each chain run by the literal command, two in parts, and what it printed."""
+    """A tiny dataset of each chain run by the literal command, three in parts, and what it printed."""
     volume = TINY_VOLUME.format(name="volume", parts=2, decode="true")
     datasets = {"one": TINY.format(name="one", halves="true"), "volume": volume}
     datasets["stacks"] = TINY_STACKS.format(name="stacks", parts=2)
+    datasets["cultures"] = TINY_CULTURES.format(name="cultures", inputs="inputs: {planted: {images: 2}}", parts=2)
     checkout = Checkout.make(tmp_path_factory.mktemp("slurm") / "my repository", datasets)
     code, output = checkout.run("snakemake", "--profile", "slurm", **on(cluster, checkout))
     assert code == 0, output
@@ -45,12 +46,14 @@ def test_literal_command_runs_the_chains_to_their_end(run_on_cluster: tuple[Chec
     n_jobs = output.count("has been submitted with SLURM jobid")
     # Five stages of the tilt series; of the volume ingest, gate, decode and evaluate, and the fit: open, two parts in
     # each of two rounds, gather. Of the stacks synth, ingest, calibrate, train, mosaic, mesh and evaluate, and infer:
-    # open, two parts, gather. Reports and configs are made on the submitting host.
-    assert n_jobs == 5 + 4 + 6 + 7 + 4, output
-    for dataset in ("one", "volume", "stacks"):
+    # open, two parts, gather. Of the cultures ingest, phantoms, train, infer and evaluate, and simulate: open, two
+    # parts, gather. Reports and configs are made on the submitting host.
+    assert n_jobs == 5 + 4 + 6 + 7 + 4 + 5 + 4, output
+    for dataset in ("one", "volume", "stacks", "cultures"):
         assert checkout.result(f"{dataset}/report.html").stat().st_size > 1000
     assert checkout.attributes("volume/gaussians")["provenance"]["scatter"]["parts"] == 2
     assert checkout.attributes("stacks/views")["provenance"]["scatter"]["parts"] == 2
+    assert checkout.attributes("cultures/cultures")["provenance"]["scatter"]["parts"] == 2
     assert not [path for path in checkout.result("scratch").rglob("*") if path.is_file()]
     assert cluster.ask("squeue", "-h", "-t", "PD,R") == ""
     benchmark = checkout.result("one/benchmarks/tomography.reconstruct.tsv").read_text().splitlines()

@@ -58,6 +58,16 @@ train: {{method: focus}}
 infer: {{parts: {parts}}}
 evaluate: {{estimators: []}}
 """
+# A handful of nuclei, and a training of two steps.
+TINY_CULTURES = """
+pipeline: synthesis
+name: {name}
+{inputs}
+phantoms: {{n_spheroids: 2, region: {{semi_axes_um: [14]}}}}
+simulate: {{preset: fast, parts: {parts}, grid: {{output_voxel_um: [1.5, 1.0, 1.0]}}}}
+evaluate: {{bootstrap: 5, max_tiles: 4, patches: 200, tile: [8, 16, 16]}}
+train: {{width: 4, blocks: 0, crop: [8, 16, 16], discriminator: pixel, batch: 1, steps: 2}}
+"""
 COMPRESSION = ("ingest", "gate", "fit", "decode", "evaluate", "report")
 
 

@@ -8,22 +8,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from .checkout import Checkout, Job, configs
+from .checkout import TINY_CULTURES, Checkout, Job, configs
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
-# A handful of nuclei, and a training of two steps.
-TINY = """
-pipeline: synthesis
-name: {name}
-{inputs}
-phantoms: {{n_spheroids: 2, region: {{semi_axes_um: [14]}}}}
-simulate: {{preset: fast, grid: {{output_voxel_um: [1.5, 1.0, 1.0]}}}}
-evaluate: {{bootstrap: 5, max_tiles: 4, patches: 200, tile: [8, 16, 16]}}
-train: {{width: 4, blocks: 0, crop: [8, 16, 16], discriminator: pixel, batch: 1, steps: 2}}
-"""
-PLANTED = TINY.format(name="planted", inputs="inputs: {planted: {images: 2}}")
-ALONE = TINY.format(name="alone", inputs="")
+PLANTED = TINY_CULTURES.format(name="planted", inputs="inputs: {planted: {images: 2}}", parts=1)
+ALONE = TINY_CULTURES.format(name="alone", inputs="", parts=1)
 # Whose results a stage reads.
 READS = {
     "ingest": (),
@@ -81,7 +71,8 @@ def test_given_naive_images_take_the_place_of_simulated_ones(tmp_path: Path) -> 
         (tmp_path / "set" / folder).mkdir(parents=True)
         tifffile.imwrite(tmp_path / "set" / folder / "a.tif", np.full((8, 16, 16), n + 1, np.uint8))
     keys = f"inputs: {{folders: {tmp_path}/set}}\ningest: {{voxel_size_um: [1.5, 1, 1]}}"
-    dataset = TINY.format(name="given", inputs=keys).replace("steps: 2", "steps: 2, weights: {label: 0}")
+    dataset = TINY_CULTURES.format(name="given", inputs=keys, parts=1)
+    dataset = dataset.replace("steps: 2", "steps: 2, weights: {label: 0}")
     checkout = Checkout.make(tmp_path / "repository", {"given": dataset})
     expected = tuple(stage for stage in READS if stage not in ("phantoms", "simulate"))
     assert checkout.planned() == changed("given", *expected) | runs("given", "ingest", of=expected)
@@ -96,6 +87,8 @@ def test_given_naive_images_take_the_place_of_simulated_ones(tmp_path: Path) -> 
         # a planted domain has the phantoms and the microscope of its dataset
         ("semi_axes_um: [14]", "semi_axes_um: [14.5]", ("ingest", "phantoms")),
         ("preset: fast", "preset: fast, camera: {peak_electrons: 150}", ("ingest", "simulate")),
+        # but not as many spheroids
+        ("n_spheroids: 2", "n_spheroids: 3", ("phantoms",)),
         ("images: 2", "images: 2, haze_fraction: 0.3", ("ingest",)),
         ("steps: 2", "steps: 3", ("train",)),
         ("steps: 2}", "steps: 2}\ninfer: {overlap: 0.25}", ("infer",)),
