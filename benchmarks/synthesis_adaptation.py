@@ -37,7 +37,7 @@ from projector import Table
 from gigascope.config.section import dump
 from gigascope.config.synthesis_phantoms import Phantoms
 from gigascope.config.synthesis_simulate import Simulate
-from gigascope.metrics.spectrum import ring_power, spectrum_distance
+from gigascope.metrics.spectrum import frequencies, ring_power, spectrum_distance
 from gigascope.metrics.wasserstein import wasserstein
 from gigascope.registry import get_stage
 from gigascope.runtime.run import run_stage
@@ -71,6 +71,9 @@ NUCLEUS_UM, APART = 9.5, 0.25
 # Of a nucleus: smaller pieces, which the border of an image leaves, are not counted.
 LEAST_VOXELS = 0.1 * math.pi / 6 * NUCLEUS_UM**3 / math.prod(VOXEL)
 W1, SPECTRUM, DET, SEG, AUC = "W1 of intensities", "spectrum, RMS of log10", "DET", "SEG", "AUC of foreground"
+FINE = "power at the finest scales, over real"
+# Cycles per voxel in the plane: there is little but noise.
+FINEST = (0.35, 0.45)
 SHIFT, TILING = "median shift of blocks", "windows against the whole, RMS / std"
 
 
@@ -162,10 +165,13 @@ def measure(images: list[NDArray], labels: list[NDArray], scale: Grey, target: l
     """How far images are from those of the target domain (on their scale already), and what is found in them."""
     mine = [scale(v).astype(np.float64) for v in images]
     power = [np.mean([ring_power(v) for v in s], axis=0) for s in (mine, target)]
+    radius = frequencies(mine[0].shape)[1]
+    noise = [np.mean(p[:, (radius > FINEST[0]) & (radius < FINEST[1])]) for p in power]
     found = score(segment_set(image_set("real", images, labels), segmented, 2**30), (0.5,)).detection
     return {
         W1: wasserstein(np.ravel(mine), np.ravel(target)),
         SPECTRUM: float(spectrum_distance(power[0], power[1], mine[0].shape)),
+        FINE: float(noise[0] / noise[1]),
         DET: found.det,
         SEG: found.seg,
         AUC: float(np.mean([separation(v, t) for v, t in zip(images, labels)])),

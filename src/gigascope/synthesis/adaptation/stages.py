@@ -42,6 +42,8 @@ def _start_files(cfg: config.Train) -> list[Path]:
 )
 def train(ctx: Context, cfg: config.Train) -> None:
     """Train the networks between simulated and real images."""
+    import shutil
+
     from gigascope.learning.live import loss_columns
     from gigascope.runtime.device import n_devices
     from gigascope.store.create import create_store
@@ -77,6 +79,7 @@ def train(ctx: Context, cfg: config.Train) -> None:
     write_record(store, learning, mappings)
     ctx.write_table("losses", loss_columns(learning.curves))
     write_events(ctx.path("events"), learning.curves, learning.pictures)
+    shutil.rmtree(live, ignore_errors=True)
     ctx.log.info("waited %.1f %% of the time for crops", 100 * learning.stats.wait_share)
     if training.collapsed:
         ctx.warn(
