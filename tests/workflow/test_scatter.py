@@ -132,7 +132,7 @@ def test_needs_of_each_job_follow_from_its_own_estimate(tmp_path: Path) -> None:
         patch.setattr(dataset, "_ADAPTER", TypeAdapter(dataset.PIPELINES["toy"]))
         plan = importlib.import_module("gigascope.toy.plan")
         patch.setattr(workflow, "_chain", lambda dataset, module: plan)
-        workflow._estimate.cache_clear()
+        workflow.estimate_of.cache_clear()
         path = tmp_path / "one.yaml"
         path.write_text(toy.YAML.format(name="one", parts=2, sweeps=0))
         flow = Workflow.load({"datasets": str(path), "results": str(tmp_path / "results")})
@@ -157,7 +157,7 @@ def test_needs_of_each_job_follow_from_its_own_estimate(tmp_path: Path) -> None:
         assert len(records.of_round(wildcards)) == 2
         assert "--records" in flow.run("toy.smooth")
         assert "--output" not in flow.run("toy.smooth", "part")
-    workflow._estimate.cache_clear()
+    workflow.estimate_of.cache_clear()
 
 
 # what runs again

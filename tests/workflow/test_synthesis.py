@@ -69,7 +69,7 @@ def test_given_naive_images_take_the_place_of_simulated_ones(tmp_path: Path) -> 
     """Rules that simulate are no part of the graph, and stages that read cultures read the given images instead."""
     for n, folder in enumerate(("trainA", "trainB", "inferenceB")):
         (tmp_path / "set" / folder).mkdir(parents=True)
-        tifffile.imwrite(tmp_path / "set" / folder / "a.tif", np.full((8, 16, 16), n + 1, np.uint8))
+        tifffile.imwrite(tmp_path / "set" / folder / "a.tif", np.full((16, 32, 32), n + 1, np.uint8))
     keys = f"inputs: {{folders: {tmp_path}/set}}\ningest: {{voxel_size_um: [1.5, 1, 1]}}"
     dataset = TINY_CULTURES.format(name="given", inputs=keys, parts=1)
     dataset = dataset.replace("steps: 2", "steps: 2, weights: {label: 0}")
