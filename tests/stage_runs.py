@@ -58,7 +58,7 @@ class StageRuns:
         declared = get_stage(f"{self.pipeline}.{stage}")
 
         def path(name: str, kind: Kind) -> Path:
-            return folder / (self.files.get(name, f"{name}.tsv") if kind is Kind.FILE else f"{name}{kind.value}")
+            return folder / self.files.get(name, f"{name}{'.tsv' if kind is Kind.FILE else kind.value}")
 
         inputs = {n: path(n, k) for n, k in declared.inputs.items()}
         inputs |= {n: p for n, k in declared.optional_inputs.items() if (p := path(n, k)).exists()}
