@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,14 +120,28 @@ def store_as_opened(folder: Path, name: str, attrs: Mapping[str, Any]) -> Opened
 
 def restore(folder: Path, name: str, store: OpenedStore) -> StoreWriter:
     """An output store for the gather, as the open job left it but for the shards: an attempt that was killed may have
-    completed its metadata already.
+    completed its metadata already, and added groups and arrays.
     """
     root = folder / name
+    for added in list(_added(root, store.metadata)):
+        remove(added)
     for file, text in store.metadata.items():
         write_atomically(root / file, text)
     writer = open_writer(root)
     writer.attrs = dict(store.attrs)
     return writer
+
+
+def _added(root: Path, metadata: Mapping[str, str], node: str = "") -> Iterator[Path]:
+    """Folders below a node of a store that hold nothing which the open job made."""
+    for child in sorted((root / node).iterdir()):
+        path = f"{node}{child.name}"
+        if not child.is_dir():
+            continue
+        if not any(file.startswith(f"{path}/") for file in metadata):
+            yield child
+        elif json.loads(metadata.get(f"{path}/{_METADATA}", "{}")).get("node_type") != "array":
+            yield from _added(root, metadata, f"{path}/")
 
 
 def output_name(name: str) -> str:

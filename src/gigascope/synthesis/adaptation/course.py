@@ -22,6 +22,9 @@ from gigascope.synthesis.adaptation.survey import Survey, survey
 from gigascope.synthesis.adaptation.training import Means, Objective
 from gigascope.synthesis.seeds import seed_of
 
+# Of weights, by their dimensions.
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 
 @dataclass(frozen=True)
 class Course:
@@ -66,8 +69,12 @@ class Course:
         if self.start is not None:
             load_start(networks, Path(self.start))
         # also on a CPU: the first and last layer of a generator take 0.7 of the time there
-        form = torch.channels_last_3d if self.architecture.dimensions == 3 else torch.channels_last
-        return networks.to(device).to(memory_format=form)  # type: ignore[call-overload]
+        networks = networks.to(device)
+        for parameter in networks.parameters():
+            # the segmenter has three dimensions beside generators of two
+            if parameter.dim() in _LAYOUTS:
+                parameter.data = parameter.data.contiguous(memory_format=_LAYOUTS[parameter.dim()])
+        return networks
 
 
 @dataclass(frozen=True, eq=False)
