@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import math
 import os
 import re
@@ -31,6 +30,7 @@ from gigascope.runtime.resources import Estimate
 from gigascope.stage import JobKind, Stage
 from gigascope.workflow_files import absent_input, dataset_files
 from gigascope.workflow_records import RecordRules
+from gigascope.workflow_summary import summary_lines
 
 # More than any stage makes use of; Snakemake takes it down to the machine's cores, a cluster profile to its own limit.
 MAX_THREADS = 32
@@ -41,30 +41,6 @@ MEMORY_MARGIN = 1.2
 # passed by up to 370 MiB, and this sum by nothing (docs/topography.md, "Memory").
 KEPT_BYTES = 200 * 2**20
 MIN_RUNTIME_MIN = 10
-# The numbers of metrics.json that are shown on the terminal when a run has ended.
-HEADLINES = {
-    "tomography": ("start_error_px", "prealign_error_px", "alignment_error_px", "resolution_fsc_0.5"),
-    "compression": ("ratio", "bytes", "psnr_fg", "noise_ceiling_fg", "psnr_fg_clean", "av1_psnr_fg_clean"),
-    "topography": (
-        "height_rmse",
-        "height_rmse_dz",
-        "best_estimator_rmse",
-        "all_in_focus_psnr",
-        "coverage",
-        "view_agreement",
-        "sharpness_gain",
-    ),
-    "synthesis": (
-        "nuclei_naive",
-        "det_naive",
-        "w1_real_naive",
-        "w1_real_adapted",
-        "spectrum_real_naive",
-        "spectrum_real_adapted",
-        "seg_adapted",
-        "aligned",
-    ),
-}
 # Folders under the results root that no dataset may be named after.
 RESERVED = {"scratch"}
 
@@ -217,21 +193,8 @@ class Workflow:
         _for_snakemake(_require_writable)(Path(self.results))
 
     def summary(self) -> list[str]:
-        """What a run has come to, for the terminal: the headline numbers, warnings and the report of every dataset."""
-        lines: list[str] = []
-        for name, dataset in self.datasets.items():
-            page, metrics = (Path(self.results, name, file) for file in ("report.html", "metrics.json"))
-            if not page.is_file():
-                continue
-            found = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
-            lines.append(f"{name}:")
-            for key in HEADLINES[dataset.pipeline]:
-                entry = found.get(key, {})
-                if entry.get("value") is not None:
-                    lines.append(f"  {entry['label']}: {_short(entry['value'])} {entry['unit']}".rstrip())
-            lines += [f"  warning: {text}" for text in found.get("warnings", [])]
-            lines.append(f"  report: {page.resolve()}")
-        return lines
+        """What a run has come to, for the terminal; see :mod:`gigascope.workflow_summary`."""
+        return summary_lines(self.results, self.datasets)
 
     def raw(self, wildcards: Any) -> list[str]:
         """Input function: the raw files of a dataset."""
@@ -362,11 +325,6 @@ def _for_snakemake(function: Callable[P, T]) -> Callable[P, T]:
 
 load = _for_snakemake(Workflow.load)
 prepare = _for_snakemake(bring_own_commands)
-
-
-def _short(value: float) -> str:
-    """A number for the terminal."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _require_writable(results: Path) -> None:

@@ -159,7 +159,7 @@ def test_check_says_what_is_left_out(tmp_path: Path) -> None:
         "are no labels"
     )
     rows = {need.stage.partition(".")[2]: need.each for need in needs(dataset, header)}
-    assert list(rows) == ["ingest", "train", "infer", "evaluate"]
+    assert list(rows) == list(STAGES)
     assert rows["infer"].shape == "2 images of 40 x 32 x 12"
     shutil.rmtree(data / "inferenceB")
     assert "the same are adapted (no inferenceB)" in read_header(dataset).describe()[-1]

@@ -41,7 +41,7 @@ from gigascope.toy import config as _toy  # noqa: E402, F401
 _ADAPTER = TypeAdapter(Annotated[Union[tuple(PIPELINES.values())], Field(discriminator="pipeline")])
 """
 _CHECK = '\nPLANS["toy"] = "gigascope.toy.plan"\n'
-_WORKFLOW = '\nHEADLINES["toy"] = ()\n'
+_SUMMARY = '\nHEADLINES["toy"] = ()\n'
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def install(root: Path) -> None:
         ("registry.py", _REGISTRY),
         ("config/dataset.py", _DATASET),
         ("check.py", _CHECK),
-        ("workflow.py", _WORKFLOW),
+        ("workflow_summary.py", _SUMMARY),
     ):
         with (package / file).open("a") as opened:
             opened.write(text)
