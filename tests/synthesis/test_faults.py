@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 
 from gigascope.errors import UserError
 
+from ..damage import DAMAGES, Damage, damaged_copy
 from ..stage_runs import chance
 from .chain import RUNS, assert_same, run_chain
 
@@ -146,37 +146,15 @@ READ = [
 ]
 
 
-def cut(shard: Path, at: random.Random) -> None:
-    shard.write_bytes(shard.read_bytes()[: at.randrange(shard.stat().st_size)])
-
-
-def alter(shard: Path, at: random.Random) -> None:
-    values = bytearray(shard.read_bytes())
-    values[at.randrange(len(values))] ^= 1 << at.randrange(8)
-    shard.write_bytes(values)
-
-
-def lose(shard: Path, at: random.Random) -> None:
-    shard.unlink()
-
-
-@pytest.mark.parametrize("damage", [cut, alter, lose], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize(("stage", "store", "array"), READ, ids=["-".join(read[:2]) for read in READ])
 def test_damaged_shard_is_refused_by_name(
-    stage: str, store: str, array: str, damage: Callable[..., None], chain: Chain, tmp_path: Path
+    stage: str, store: str, array: str, damage: Damage, chain: Chain, tmp_path: Path
 ) -> None:
     folder = tmp_path / "damaged"
-    folder.mkdir()
-    for path in chain.folder.iterdir():
-        if path.name != f"{store}.zarr":
-            (folder / path.name).symlink_to(path)
-    found = Path(shutil.copytree(chain.folder / f"{store}.zarr", folder / f"{store}.zarr"))
-    shards = sorted(p for p in (found / array).rglob("*") if p.is_file() and p.name != "zarr.json")
-    at = chance()
-    shard = at.choice(shards)
-    damage(shard, at)
+    shard = damaged_copy(chain.folder, folder, store, array, damage, chance())
     # of an image of an ensemble the message says the folder, and the file in it
-    name = shard.relative_to(found / array.split("/")[0])
+    name = shard.relative_to(array.split("/")[0])
     with pytest.raises(UserError, match=rf"{store}\.zarr.*{name}"):
         RUNS.run(chain.folder / "data.yaml", tmp_path, stage, folder)
     assert not [path for path in tmp_path.iterdir() if path.name not in ("damaged", "scratch")]

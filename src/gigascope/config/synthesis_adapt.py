@@ -28,7 +28,21 @@ class AdaptWeights(Section):
             "the first third, halved when images get easier than simulated ones; 0.3, 0 in preset paper"
         ),
     )
-    structure: NonNegativeFloat | None = Field(None, description="edges stay where they are; 0")
+    structure: NonNegativeFloat | None = Field(None, description="edges stay where they are; 10, 0 without skip")
+    spectrum: NonNegativeFloat | None = Field(
+        None,
+        description=(
+            "images that are made have as much power at each scale, noise too, as those of their domain, in the mean "
+            "of many crops; 20, 0 without skip"
+        ),
+    )
+    histogram: NonNegativeFloat | None = Field(
+        None,
+        description=(
+            "each grey value is as frequent in images that are made as in those of their domain, in the mean of many "
+            "crops; 300, 0 without skip"
+        ),
+    )
 
 
 class Train(Section):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gigascope.report.synthesis_result import SynthesisResult
 
 SCORES = {"det": "DET", "seg": "SEG"}
-MOST_CURVES = 12
+MOST_CURVES = 20
 
 
 def alignment(result: SynthesisResult) -> Html:

@@ -293,6 +293,8 @@ EFFECTS: dict[str, Any] = {
     "weights.identity": 0,
     "weights.label": 0,
     "weights.structure": 1,
+    "weights.spectrum": 5,
+    "weights.histogram": 50,
     "pool": 0,
     "d_every": 2,
     "ema": 0,

@@ -43,7 +43,7 @@ def batch_of(step: int, n: int = 1) -> Batch:
 
 def training(
     a: Architecture = TINY,
-    objective: Objective = Objective(structure=0.5),  # noqa: B008
+    objective: Objective = Objective(structure=0.5, spectrum=2.0, histogram=30.0),  # noqa: B008
     schedule: Schedule = Schedule(steps=20, ema=0.9),  # noqa: B008
     **means: object,
 ) -> Training:

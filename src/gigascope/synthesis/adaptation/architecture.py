@@ -31,7 +31,7 @@ class Architecture:
     strides : (z, y, x) of the two down-samplings of a generator
     discriminator : patch (Isola et al. 2017, arXiv 1611.07004) or pixel, which sees one voxel at a time
     skip : a generator computes what differs, which is added to the image; it begins with nothing. Its last layer sees
-        the image too, so that a blur or a gain, which needs no deep layers, is learned first
+        the image too, and its fine detail, so that what needs no deep layers is learned first: a blur, a gain, noise
     ends : voxels (z, y, x) of the kernels of a generator's first and last layer
     even : kernels of up-sampling are twice the stride, so that each voxel is made of as many others; those of 3, as
         published, leave a chequered pattern (Odena et al. 2016, doi 10.23915/distill.00003)

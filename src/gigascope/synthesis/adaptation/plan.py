@@ -47,10 +47,10 @@ WINDOW_BYTES, LAYERS_BYTES = 250, 12
 FILE_BYTES = 12
 # While pieces of images are counted, for each thread.
 SURVEY_BYTES = 100 * 2**20
-# Weight of cycles where generators add to the image; that of identities is 0. Both losses are 0 there from the first
-# step, at the tip of a cone: nothing that pulls more weakly than they push back moves anything. With 10 and 0.5, 300
-# steps of benchmarks/synthesis_adaptation.py take W1 from 0.200 to 0.182; with these, 200 steps to 0.040.
-SKIP_CYCLE = 2.0
+# Where generators add to the image. Cycles and identities are 0 there from the first step, at the tip of a cone:
+# nothing that pulls more weakly than they push back moves anything. Spectrum and histogram pull the same way in every
+# step, edges hold nuclei apart. Other values were tried (docs/synthesis.md, "How far the adaptation gets").
+SKIP_WEIGHTS = {"cycle": 2.0, "identity": 0.0, "structure": 10.0, "spectrum": 20.0, "histogram": 300.0}
 # Multiply-adds of a generator in a second of a core, and passes of a step, forth and back.
 MADDS_PER_S, PASSES = 4e9, 20
 # Crops end at multiples of this, where they are cut down to the images.
@@ -117,7 +117,7 @@ def objective_of(cfg: Train) -> Objective:
     paper = cfg.preset == "paper"
     base = Objective(label=0.0) if paper else Objective()
     if cfg.skip if cfg.skip is not None else not paper:
-        base = replace(base, cycle=SKIP_CYCLE, identity=0.0)
+        base = replace(base, **SKIP_WEIGHTS)
     return replace(base, **{name: value for name, value in cfg.weights.model_dump().items() if value is not None})
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 
 from gigascope.errors import ShapeError, UserError
 from gigascope.synthesis.adaptation import losses
+from gigascope.synthesis.adaptation.appearance import Appearance, histogram, ring_power
 from gigascope.synthesis.adaptation.architecture import Architecture
 from gigascope.synthesis.adaptation.generator import Generator
 from gigascope.synthesis.adaptation.loader import Batch, Crops
@@ -35,12 +36,15 @@ class Objective:
     identity : times `cycle`, images of the domain that is aimed at
     label : of the segmenter on images that were made; 0: there is none
     structure : of edges
+    spectrum, histogram : see :class:`Appearance`
     """
 
     cycle: float = 10.0
     identity: float = 0.5
     label: float = 0.3
     structure: float = 0.0
+    spectrum: float = 0.0
+    histogram: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Training:
         if "segmenter" in networks:
             self._optimisers["segmenter"] = torch.optim.Adam(networks["segmenter"].parameters(), lr=SEGMENTER_LR)
         self._pools = {name: ImagePool(means.pool) for name in ("a", "b")}
+        self._appearances = {name: Appearance() for name in ("a", "b")}
         self._collapse = Collapse(schedule.collapse)
         self.label = LabelWeight(objective.label)
 
@@ -168,7 +173,9 @@ class Training:
         _require(nets, ("to_a", "to_b"))
         made: dict[str, list[Tensor]] = {"a": [], "b": []}
         weight = self.label.at(self.schedule.share(self.step))
+        seen: dict[str, dict[str, Tensor]] = {"a": {}, "b": {}}
         for part in parts:
+            share = len(part) / self._count(parts)
             terms: dict[str, Tensor] = {}
             images = {name: self._images(nets[f"to_{name}"], name, part) for name in ("a", "b")}
             for here, there, source in (("a", "b", part.a), ("b", "a", part.b)):
@@ -179,11 +186,16 @@ class Training:
                 if same is not None:
                     terms[f"identity_{here}"] = o.identity * o.cycle * losses.difference(same, source.image)
                 made[there].append(new.detach())
+                measured = self._measured(new, part.a if there == "a" else part.b)
+                pulls = self._appearances[there].terms(measured)
+                terms |= {f"{name}_{there}": getattr(o, name) * pull for name, pull in pulls.items()}
+                _add(seen[there], measured, share)
                 if there == "a":
                     terms |= self._kept(new, source, weight, row)
-            share = len(part) / self._count(parts)
             (torch.stack(list(terms.values())).sum() * share).backward()
             _add(row, terms, share)
+        for name, appearance in self._appearances.items():
+            appearance.follow(self._summed(seen[name]))
         self._learn("generators", nets.generators(), row)
         return {name: torch.cat(images) for name, images in made.items()}
 
@@ -196,6 +208,13 @@ class Training:
         together = torch.cat([other.image, own.image]), torch.cat([other.depth, own.depth])
         new, same = self._run(network, *together).split(len(part))
         return new, same
+
+    def _measured(self, new: Tensor, own: Crops) -> dict[str, Tensor]:
+        """What counts of the appearance of images that are made for a domain, and of its own crops."""
+        measures = {"power": ring_power} if self.objective.spectrum else {}
+        measures |= {"histogram": histogram} if self.objective.histogram else {}
+        kinds = (("made", new), ("real", own.image))
+        return {f"{name} {kind}": measure(image) for name, measure in measures.items() for kind, image in kinds}
 
     def _kept(self, new: Tensor, source: Crops, weight: float, row: dict[str, Tensor]) -> dict[str, Tensor]:
         """Terms by which what was in an image stays where it was."""
@@ -281,6 +300,13 @@ class Training:
         distributed.all_gather(found, values.contiguous())
         return torch.cat(found)
 
+    def _summed(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Over all processes."""
+        if self._ranks > 1:
+            for value in values.values():
+                distributed.all_reduce(value)
+        return values
+
     def _follow(self) -> None:
         """Running means of the generators; young ones forget their start sooner."""
         if self.averages is None:
@@ -321,6 +347,7 @@ class Training:
             "averages": averages,
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self._optimisers.items()},
             "pools": {name: pool.state_dict() for name, pool in self._pools.items()},
+            "appearances": {name: appearance.state_dict() for name, appearance in self._appearances.items()},
             "runs": list(self._collapse.runs),
             "label": asdict(self.label),
             "curves": list(self.curves),
@@ -345,6 +372,8 @@ class Training:
             optimiser.load_state_dict(state["optimisers"][name])
         for name, pool in self._pools.items():
             pool.load_state_dict(state["pools"][name], self._device)
+        for name, appearance in self._appearances.items():
+            appearance.load_state_dict(state["appearances"][name], self._device)
         self._collapse.runs = list(state["runs"])
         self.label = LabelWeight(**state["label"])
         self.curves = list(state["curves"])
