@@ -29,6 +29,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -304,11 +305,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--downstream", type=int, default=0, help="training steps of segmenters; 0: none")
     parser.add_argument("--folder", type=Path, help="keep images and networks there, and use those that are there")
-    parser.add_argument("--threads", type=int, default=None, help="of torch")
+    parser.add_argument("--threads", type=int, default=None, help="of torch and numba")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+        # both share the threads of OpenMP: what numba is told last, torch takes too
+        numba.set_num_threads(options.threads)
     seeds = options.seeds[:1] if options.quick else options.seeds
     table, found = Table(), []
     with tempfile.TemporaryDirectory() if options.folder is None else nullcontext(options.folder) as folder:
