@@ -28,7 +28,7 @@ class AdaptWeights(Section):
             "the first third, halved when images get easier than simulated ones; 0.3, 0 in preset paper"
         ),
     )
-    structure: NonNegativeFloat | None = Field(None, description="edges stay where they are; 9, 0 without skip")
+    structure: NonNegativeFloat | None = Field(None, description="edges stay where they are; 6, 0 without skip")
     spectrum: NonNegativeFloat | None = Field(
         None,
         description=(

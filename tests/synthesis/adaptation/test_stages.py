@@ -260,8 +260,8 @@ def test_a_look_is_learned_and_nuclei_stay(tmp_path: Path) -> None:
     )
     before, after = distances(naive, wanted), distances(adapted, wanted)
     print(f"W1 and spectrum {before} before, {after} after")
-    # images as they are have ratios of 1; 0.88 and 0.52 were measured. Nuclei fill other shares of the two domains here,
-    # so that grey values cannot agree
+    # images as they are have ratios of 1; 0.88 and 0.52 were measured. Nuclei fill other shares of the two domains, so
+    # that grey values cannot agree
     assert after[0] < before[0]
     assert after[1] < 0.7 * before[1]
     assert store.attrs["rejected"] == []

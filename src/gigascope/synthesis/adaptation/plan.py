@@ -50,7 +50,7 @@ SURVEY_BYTES = 100 * 2**20
 # Where generators add to the image. Cycles and identities are 0 there from the first step, at the tip of a cone:
 # nothing that pulls more weakly than they push back moves anything. Spectrum and histogram pull the same way in every
 # step, edges hold nuclei apart. Other values were tried (docs/synthesis.md, "How far the adaptation gets").
-SKIP_WEIGHTS = {"cycle": 2.0, "identity": 0.0, "structure": 9.0, "spectrum": 20.0, "histogram": 300.0}
+SKIP_WEIGHTS = {"cycle": 2.0, "identity": 0.0, "structure": 6.0, "spectrum": 20.0, "histogram": 300.0}
 # Multiply-adds of a generator in a second of a core, and passes of a step, forth and back.
 MADDS_PER_S, PASSES = 4e9, 20
 # Crops end at multiples of this, where they are cut down to the images.
