@@ -310,11 +310,22 @@ def export(
 @app.command()
 def doctor(
     results: Annotated[Path, typer.Option(help="Results folder to measure.")] = Path("results"),
+    slurm: Annotated[bool, typer.Option(help="Look at the cluster instead, and at the profile for it.")] = False,
+    profile: Annotated[Path, typer.Option(help="Profile to compare with the cluster.")] = Path("slurm/config.yaml"),
+    config: Annotated[Path, typer.Option(help="Config file of the workflow.")] = Path("config/config.yaml"),
 ) -> None:
     """Print what this machine has, how fast its disk is, and what to do about what is missing."""
-    from gigascope.doctor import print_doctor
+    from gigascope.doctor import print_doctor, show
 
-    print_doctor(results)
+    if not slurm:
+        print_doctor(results)
+        return
+    from gigascope.config.dataset import read_yaml
+    from gigascope.doctor_slurm import Site, gpu_rules, slurm_findings
+    from gigascope.workflow import RunConfig
+
+    values, _ = read_yaml(config, do="Work in the folder of the Snakefile, or give --config FILE.")
+    show(slurm_findings(Site.ask(), profile, RunConfig.of(values).gpus, gpu_rules()))
 
 
 @app.command()

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +34,14 @@ class Finding:
 
 def print_doctor(results: Path) -> None:
     """Print every finding; nothing is changed but a probe file in the results folder, removed at once."""
+    show(findings(results))
+
+
+def show(found: Iterable[Finding]) -> None:
+    """Print findings as they come."""
     console = Console(soft_wrap=True)
     marks = {"ok": "[green]ok  [/green]", "note": "[yellow]note[/yellow]", "bad": "[red]bad [/red]"}
-    for finding in findings(results):
+    for finding in found:
         advice = f" - {finding.do}" if finding.do else ""
         line = f"{marks[finding.level]} {finding.subject}: {escape(finding.found)}{escape(advice)}"
         console.print(line, highlight=False)

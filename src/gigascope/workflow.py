@@ -59,6 +59,20 @@ class RunConfig(Section):
         description="GPUs that a job of a GPU stage asks a cluster for; 0: none, and such a stage takes what is there",
     )
 
+    @staticmethod
+    def of(config: Mapping[str, Any]) -> RunConfig:
+        """Check Snakemake's `config`.
+
+        Raises
+        ------
+        UserError : wrong keys or values
+        """
+        try:
+            return RunConfig.model_validate(dict(config))
+        except ValidationError as error:
+            text = [f"{'.'.join(map(str, path))}: {why}" for path, why in explain(error, RunConfig)]
+            raise UserError("\n  ".join(text), where="config/config.yaml") from None
+
 
 @dataclass(frozen=True)
 class Workflow:
@@ -85,11 +99,7 @@ class Workflow:
         ------
         UserError : wrong keys, missing files, two datasets of one name
         """
-        try:
-            run = RunConfig.model_validate(dict(config))
-        except ValidationError as error:
-            text = [f"{'.'.join(map(str, path))}: {why}" for path, why in explain(error, RunConfig)]
-            raise UserError("\n  ".join(text), where="config/config.yaml") from None
+        run = RunConfig.of(config)
         found: dict[str, tuple[Path, Dataset]] = {}
         notes = []
         for path in dataset_files(run.datasets):
