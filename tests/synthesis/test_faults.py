@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numba
 import pytest
 import torch
 
@@ -43,11 +44,14 @@ class Chain:
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     # sums of several threads differ in their last bits, and on so small images threads only wait for each other
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), numba.get_num_threads()
     torch.set_num_threads(1)
+    # both share the threads of OpenMP: what numba is told last, torch takes too
+    numba.set_num_threads(1)
     folder = tmp_path_factory.mktemp("chain")
     yield Chain(folder, run_chain(folder))
-    torch.set_num_threads(before)
+    torch.set_num_threads(before[0])
+    numba.set_num_threads(before[1])
 
 
 # killed
