@@ -315,17 +315,14 @@ def doctor(
     config: Annotated[Path, typer.Option(help="Config file of the workflow.")] = Path("config/config.yaml"),
 ) -> None:
     """Print what this machine has, how fast its disk is, and what to do about what is missing."""
-    from gigascope.doctor import print_doctor, show
+    if slurm:
+        from gigascope.doctor_slurm import print_slurm
 
-    if not slurm:
+        print_slurm(profile, config)
+    else:
+        from gigascope.doctor import print_doctor
+
         print_doctor(results)
-        return
-    from gigascope.config.dataset import read_yaml
-    from gigascope.doctor_slurm import Site, gpu_rules, slurm_findings
-    from gigascope.workflow import RunConfig
-
-    values, _ = read_yaml(config, do="Work in the folder of the Snakefile, or give --config FILE.")
-    show(slurm_findings(Site.ask(), profile, RunConfig.of(values).gpus, gpu_rules()))
 
 
 @app.command()

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gigascope.config.dataset import read_yaml
-from gigascope.doctor import Finding
+from gigascope.doctor import Finding, show
 from gigascope.errors import UserError
 from gigascope.registry import stages
+from gigascope.workflow import RunConfig
 
 # The executor's pause between two looks at the queue grows up to this, seconds.
 STATUS_S = 180
@@ -99,6 +100,22 @@ class Site:
         """Those with GPUs, the one with most first."""
         found = [p for p in self.partitions.values() if p.gpus]
         return sorted(found, key=lambda p: -p.nodes * sum(p.gpus.values()))
+
+
+def print_slurm(profile: Path, config: Path) -> None:
+    """Print what the cluster offers, and what of a profile does not fit it.
+
+    Parameters
+    ----------
+    profile : its `config.yaml`
+    config : config file of the workflow
+
+    Raises
+    ------
+    UserError : no SLURM, no such file, or a wrong one
+    """
+    values, _ = read_yaml(config, do="Work in the folder of the Snakefile, or give --config FILE.")
+    show(slurm_findings(Site.ask(), profile, RunConfig.of(values).gpus, gpu_rules()))
 
 
 def slurm_findings(site: Site, profile: Path, gpus: int, gpu_rules: list[str]) -> Iterator[Finding]:
