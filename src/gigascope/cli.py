@@ -315,13 +315,12 @@ def doctor(
     config: Annotated[Path, typer.Option(help="Config file of the workflow.")] = Path("config/config.yaml"),
 ) -> None:
     """Print what this machine has, how fast its disk is, and what to do about what is missing."""
-    if slurm:
-        from gigascope.doctor_slurm import print_slurm
+    from gigascope.doctor import print_doctor
+    from gigascope.doctor_slurm import print_slurm
 
+    if slurm:
         print_slurm(profile, config)
     else:
-        from gigascope.doctor import print_doctor
-
         print_doctor(results)
 
 
