@@ -318,10 +318,7 @@ def doctor(
     from gigascope.doctor import print_doctor
     from gigascope.doctor_slurm import print_slurm
 
-    if slurm:
-        print_slurm(profile, config)
-    else:
-        print_doctor(results)
+    print_slurm(profile, config) if slurm else print_doctor(results)
 
 
 @app.command()
