@@ -86,10 +86,10 @@ def test_scale_and_noise_are_those_of_the_clean_view(kind: str, snr: float, seed
     lowest = int(np.argmin(np.abs(sim.tilt)))
     # the logarithm of few counts spreads more than their variance says, 10 % at 20 counts
     assert model.scale == pytest.approx(sim.clean[lowest].std(), rel=0.1)
-    # fine structure counts as noise: over 40 seeds, 0 to 17 % in the median of the views and at most 38 % in one
     ratio = model.noise * model.scale**2 / sim.noise_variance
     assert np.median(ratio) == pytest.approx(1.0, abs=0.2)
-    np.testing.assert_allclose(ratio, 1.0, atol=0.45)
+    # fine structure counts as noise: in sections of little noise by up to 38 % in one view, over 40 seeds
+    np.testing.assert_allclose(ratio, 1.0, atol=0.45 if (kind, snr) == ("section", 20.0) else 0.25)
     assert model.extent == kind
     assert model.good.all()
     assert np.median(model.relative_noise) == pytest.approx(1.0)
