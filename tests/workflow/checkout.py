@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numba.core.caching import _CacheLocator
+
 from .preloaded import preloaded
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# `src` goes with its __pycache__ and its file times: numba's compiled kernels are taken over, not compiled again.
+# `src` goes with its __pycache__: what numba compiled is taken over, not compiled again.
 PARTS = ("Snakefile", "workflow", "profiles", "local", "slurm", "envs", "src", "README.md", "config/config.yaml")
 BIN = Path(sys.executable).parent
 WILDCARDS = ("dataset", "stage", "round", "part")
@@ -98,6 +100,7 @@ class Checkout:
                 shutil.copytree(source, target, symlinks=True)
             else:
                 shutil.copy2(source, target, follow_symlinks=False)
+        _take_over_machine_code(REPOSITORY, root)
         checkout = cls(root)
         (root / "config" / "datasets").mkdir()
         for name, text in datasets.items():
@@ -107,6 +110,7 @@ class Checkout:
     def clone(self, root: Path) -> Checkout:
         """Everything as it is here, results and Snakemake's records too, with the file times."""
         shutil.copytree(self.root, root, symlinks=True)
+        _take_over_machine_code(self.root, root)
         return Checkout(root)
 
     def dataset(self, name: str) -> Path:
@@ -188,6 +192,20 @@ class Checkout:
         root = json.loads(self.result(f"{store}.zarr/zarr.json").read_text())
         found: dict[str, Any] = root["attributes"]["gigascope"]
         return found
+
+
+def _take_over_machine_code(origin: Path, copy: Path) -> None:
+    """Give the folders of numba's cache the names that numba looks for in the copy: they hold a hash of the place."""
+    cached = {folder.name: folder for folder in copy.glob("src/gigascope/**/__pycache__/numba-*/*")}
+    for path in (origin / "src").rglob("*"):
+        folder = cached.get(_cache_name(path)) if path.is_dir() else None
+        if folder is not None:
+            folder.rename(folder.with_name(_cache_name(copy / path.relative_to(origin))))
+
+
+def _cache_name(folder: Path) -> str:
+    name: str = _CacheLocator.get_suitable_cache_subpath(str(folder / "module.py"))
+    return name
 
 
 def chain(dataset: str, first: str, *, halves: bool = True) -> set[Job]:
