@@ -79,7 +79,12 @@ def test_maps_agree_with_the_reference(rng, scenes, dtype, order):
         assert found.dtype == dtype
         assert (found - expected).abs().max() < tolerance
     found = ortho.pixels(*views, (40, 60), (7, 33), dtype)
-    assert (found - reference.pixels(*views, (40, 60), (7, 33), torch.float64)).abs().max() < tolerance
+    expected = reference.pixels(*views, (40, 60), (7, 33), torch.float64)
+    # far outside a view its distortion folds, where the inverse magnifies rounding without bound; near it 2000 seeds
+    # measured up to 1.5e-5 and 7e-10
+    near = expected.abs() < 1.5 * 210
+    assert near.double().mean() > 0.5
+    assert (found - expected)[near].abs().max() < (1e-4 if dtype == torch.float32 else 1e-8)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-2), (torch.float64, 1e-4)])
