@@ -61,11 +61,12 @@ def fingerprint(*functions: Callable[..., Any]) -> Fingerprint:
         digest, further = _module(name)
         modules[name] = digest
         todo.extend(further)
+    versions = _versions(external)
     _kept().save()
     total = hashlib.sha256("\n".join(own).encode())
     for name in sorted(modules):
         total.update(f"{name}={modules[name]}\n".encode())
-    return Fingerprint(total.hexdigest()[:16], dict(sorted(modules.items())), _versions(external))
+    return Fingerprint(total.hexdigest()[:16], dict(sorted(modules.items())), versions)
 
 
 @functools.cache
@@ -203,4 +204,12 @@ _version = functools.cache(importlib.metadata.version)
 
 @functools.cache
 def _distributions() -> dict[str, list[str]]:
-    return {name: sorted(set(found)) for name, found in importlib.metadata.packages_distributions().items()}
+    """Distributions by top-level module. To read the lists of their files takes longer than all else of a plan."""
+    folders = (Path(entry) for entry in sys.path)
+    installed = "\n".join(sorted(path.name for folder in folders for path in folder.glob("*.*-info")))
+    found: dict[str, list[str]] | None = _kept().get("installed packages", installed)
+    if found is None:
+        read = importlib.metadata.packages_distributions()
+        found = {name: sorted(set(distributions)) for name, distributions in read.items()}
+        _kept().put("installed packages", installed, found)
+    return found
