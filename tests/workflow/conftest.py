@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from .checkout import TINY, Checkout
 
 
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """Two tiny datasets, run to the end; not to be changed."""
-    datasets = {"one": TINY.format(name="one", halves="true"), "two": TINY.format(name="two", halves="false")}
-    checkout = Checkout.make(tmp_path_factory.mktemp("finished") / "repository", datasets)
-    checkout.snakemake()
-    return checkout
+    """Two tiny datasets, run to the end; not to be changed. Processes that share the tests share it too."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / "done").exists():
+            datasets = {"one": TINY.format(name="one", halves="true"), "two": TINY.format(name="two", halves="false")}
+            Checkout.make(folder / "repository", datasets).snakemake()
+            (folder / "done").touch()
+    return Checkout(folder / "repository")
 
 
 @pytest.fixture

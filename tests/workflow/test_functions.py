@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -122,3 +123,30 @@ def test_stage_that_computes_on_many_cores_asks_for_them(tmp_path: Path) -> None
     gather = flow.threads("compression.fit")
     assert callable(gather)
     assert gather(wildcards) == GATHER_THREADS
+
+
+def test_jobs_go_to_the_partition_of_the_example_that_they_fit(tmp_path: Path, repository: Path) -> None:
+    """With the plugin's own choice: GPUs where they are asked for, else the smallest, and none where none is enough."""
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="needs the extra slurm")
+    from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_partition_file
+
+    path = tmp_path / "one.yaml"
+    path.write_text(TINY.format(name="one", halves="false"))
+    partitions = read_partition_file(repository / "profiles/slurm/partitions.yaml")
+
+    def chosen(gpus: int, stage: str, **more: object) -> str | None:
+        values = {"datasets": str(path), "results": str(tmp_path / "results"), "gpus": gpus}
+        asked = Workflow.load(values).resources(stage)
+        wildcards = SimpleNamespace(dataset="one")
+        needs: dict[str, object] = {name: asked[name](wildcards, attempt=1) for name in ("mem_mb", "runtime")}
+        resources = needs | {"gpu": asked["gpu"](wildcards)} | more
+        job = SimpleNamespace(name=stage, threads=2, resources=resources)
+        found: str | None = get_best_partition(partitions, job, logging.getLogger())
+        return found
+
+    assert chosen(0, "tomography.reconstruct") == "cpu"
+    assert chosen(1, "tomography.reconstruct") == "gpu"
+    assert chosen(1, "tomography.ingest") == "cpu"
+    assert chosen(0, "tomography.reconstruct", mem_mb=400_000) == "gpu"
+    assert chosen(0, "tomography.reconstruct", mem_mb=400_000, runtime=2000) is None
+    assert chosen(1, "tomography.reconstruct", gpu_model="v100") is None
