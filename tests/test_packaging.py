@@ -114,3 +114,18 @@ def test_gpu_extra_resolves_beside_the_lock(tmp_path: Path) -> None:
     assert {"faiss-gpu", "dask-cuda"} <= chosen.keys()
     written = environment("gpu")
     assert all(version(written[name]) == found for name, found in chosen.items() if name in written)
+
+
+def test_container_recipe_installs_what_the_lock_pins() -> None:
+    """Read, not built: the files that it copies are there, the Python is that of envs/, the versions are the lock's."""
+    recipe = (ROOT / "envs" / "apptainer.def").read_text()
+    copied = re.search(r"^%files\n((?: +\S+ \S+\n)+)", recipe, re.MULTILINE)
+    assert copied is not None
+    for line in copied[1].splitlines():
+        source, target = line.split()
+        assert (ROOT / source).exists()
+        assert target == f"/opt/gigascope/{source}"
+    python = re.search(r"^From: python:(\d+\.\d+)", recipe, re.MULTILINE)
+    assert python is not None
+    assert f"- python={python[1]}\n" in (ROOT / "envs" / "cpu.yaml").read_text()
+    assert "--requirement /opt/gigascope/requirements.lock" in recipe
