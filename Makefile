@@ -11,7 +11,8 @@ PYTHON ?= python3
 DEMOS := config/datasets/demo_*.yaml
 # Arguments for pytest: make test ARGS='tests/kernels -x'
 ARGS ?=
-# Processes that share the test files; each uses all cores where kernels do, and takes 2 GB.
+# Processes that share the test files, 2 GB each. In each PyTorch has one thread: with more, the processes wait for each
+# other's threads (six files of tests on two cores: 302 s, with one thread each 258 s).
 WORKERS ?= 2
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -60,7 +61,7 @@ demo: setup ## set up, run the demo datasets, and say where the reports are
 	python -c 'from gigascope.workflow import Workflow; print(*Workflow.load({"datasets": "$(DEMOS)"}).summary(), sep="\n")'
 
 test: setup lint ## set up, check style and types, and run all tests
-	@python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
+	@OMP_NUM_THREADS=1 python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 lint: setup ## ruff, mypy, snakefmt and snakemake --lint
 	@mkdir -p build
