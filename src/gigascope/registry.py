@@ -53,6 +53,9 @@ def get_stage(name: str) -> Stage:
     ------
     UserError : there is none
     """
+    if name in DECLARED:
+        # Snakemake asks for the stage of a job several times
+        return DECLARED[name]
     pipeline = name.split(".")[0]
     known = {s.name: s for s in stages(pipeline)} if pipeline in MODULES else {}
     if name not in known:

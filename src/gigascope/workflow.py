@@ -230,7 +230,7 @@ class Workflow:
             return many
         return lambda wildcards: many if self.records.n_parts(stage, wildcards.dataset) == 1 else GATHER_THREADS
 
-    def resources(self, stage: str, job: JobKind | None = None) -> dict[str, Callable[..., int]]:
+    def resources(self, stage: str, job: JobKind | None = None) -> dict[str, int | Callable[..., int]]:
         """Memory (growing by half with each attempt), time limit in minutes, and GPUs of a stage, or of a job of it."""
         declared = get_stage(stage)
 
@@ -239,7 +239,7 @@ class Workflow:
             return job or (None if whole else "gather")
 
         def estimate(wildcards: Any) -> Estimate | None:
-            return _for_snakemake(estimate_of)(self.datasets[wildcards.dataset], declared.name, kind(wildcards))
+            return self._estimate(wildcards.dataset, declared.name, kind(wildcards))
 
         def mem_mb(wildcards: Any, attempt: int, threads: int = 1) -> int:
             needs = estimate(wildcards)
@@ -255,7 +255,20 @@ class Workflow:
         def gpu(wildcards: Any) -> int:
             return self._gpus(declared, kind(wildcards), wildcards.dataset)
 
-        return {"mem_mb": mem_mb, "runtime": runtime, "gpu": gpu}
+        found: dict[str, int | Callable[..., int]] = {"mem_mb": mem_mb, "runtime": runtime, "gpu": gpu}
+        # a number where it is the same for all: Snakemake calls functions for every job
+        return found if declared.gpu else {**found, "gpu": 0}
+
+    @functools.cached_property
+    def _estimates(self) -> dict[tuple[str, str, JobKind | None], Estimate | None]:
+        return {}
+
+    def _estimate(self, dataset: str, stage: str, job: JobKind | None) -> Estimate | None:
+        """Kept by name: Snakemake asks several times per job, and to hash a dataset takes longer than to look it up."""
+        key = (dataset, stage, job)
+        if key not in self._estimates:
+            self._estimates[key] = _for_snakemake(estimate_of)(self.datasets[dataset], stage, job)
+        return self._estimates[key]
 
     def _gpus(self, stage: Stage, job: JobKind | None, dataset: str) -> int:
         on_gpu = stage.gpu and (job is None or (stage.scatter is not None and job in stage.scatter.gpu))

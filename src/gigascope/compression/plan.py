@@ -171,7 +171,7 @@ def estimate_gate_job(dataset: CompressionDataset, header: VolumeHeader, job: Jo
     if job == "part":
         jobs = dataset.gate.parts * gate_rounds(dataset.gate)
         seconds, disk = 5 + whole.seconds / jobs, int(whole.disk / 1.15) // jobs
-        return replace(whole, seconds=seconds, disk=disk, shape="its regions")
+        return replace(whole, seconds=seconds, disk=disk, files=-(-whole.files // jobs), shape="its regions")
     if job == "gather":
         return replace(whole, disk=whole.disk - int(whole.disk / 1.15))
     return replace(whole, seconds=5, disk=0, files=4, shape="an empty mask")
@@ -259,11 +259,13 @@ def estimate_fit_job(dataset: CompressionDataset, header: VolumeHeader, job: Job
 def estimate_decode(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
     """One shard at a time."""
     shape = (*header.shape[:2], *(-(-n // f) for n, f in zip(header.shape[2:], dataset.decode.factor)))
-    shard = math.prod(min(n, s) for n, s in zip(shape, shard_plan(shape, header.dtype).shards))
+    axes = {axis: n for axis, n in zip(AXES, shape) if axis in "zyx" or n > 1}
+    cut = shard_plan(tuple(axes.values()), header.dtype)
+    shard = math.prod(min(n, s) for n, s in zip(cut.shape, cut.shards))
     n = math.prod(shape)
     held = 2 * shard * header.itemsize + min(4 * n * header.itemsize, DECODE_BYTES)
     disk = int(1.15 * n * header.itemsize)
-    return Estimate(TORCH_BYTES + held, held, 5 + n / 2e7, disk, 16, "decoded, " + _size(shape))
+    return Estimate(TORCH_BYTES + held, held, 5 + n / 2e7, disk, _files(cut, axes), "decoded, " + _size(shape))
 
 
 def estimate_decode_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
@@ -271,7 +273,7 @@ def estimate_decode_job(dataset: CompressionDataset, header: VolumeHeader, job: 
     whole, parts = estimate_decode(dataset, header), dataset.decode.parts
     if job == "part":
         seconds, disk = 5 + whole.seconds / parts, int(whole.disk / 1.15) // parts
-        return replace(whole, seconds=seconds, disk=disk, shape="its shards")
+        return replace(whole, seconds=seconds, disk=disk, files=-(-whole.files // parts), shape="its shards")
     if job == "gather":
         return replace(whole, disk=whole.disk - int(whole.disk / 1.15))
     return replace(whole, seconds=5, disk=0, files=4, shape="an empty volume")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ LIGHT_BYTES = 100 * 2**20
 SIMULATION_BYTES = 260 * 2**20
 # Bytes a second that a view is read, written and checked at on two cores.
 BYTES_PER_S = 2e8
+# A job that makes empty arrays, or reads what all others wrote; what it writes is metadata.
+OPEN_SECONDS, FEW_FILES = 20.0, 40
 # Float64 arrays of a view that simulating it holds, and bytes of the truth kept for each of its pixels.
 SIMULATED_BYTES, TRUTH_BYTES = 8 * 14, 4 + 8 + 4
 # Rays that the fast renderer follows in a second.
@@ -218,9 +220,8 @@ def estimate_synth(dataset: TopographyDataset, header: TopographyHeader) -> Esti
 
 
 def estimate_synth_job(dataset: TopographyDataset, header: TopographyHeader, job: JobKind) -> Estimate:
-    """A part has its share of the views."""
-    whole = estimate_synth(dataset, header)
-    return _of_parts(whole, dataset.synth.parts if job == "part" else 1)
+    """A part has its share of the views; the gather reads every shard once, in blocks."""
+    return _of_job(estimate_synth(dataset, header), job, dataset.synth.parts)
 
 
 def ingest_rounds(cfg: Ingest) -> int:
@@ -246,8 +247,8 @@ def estimate_ingest(dataset: TopographyDataset, header: TopographyHeader) -> Est
 
 def estimate_ingest_job(dataset: TopographyDataset, header: TopographyHeader, job: JobKind) -> Estimate:
     """A part has its share of the views; the gather reads every shard once, in blocks."""
-    whole = estimate_ingest(dataset, header)
-    return _of_parts(whole, dataset.ingest.parts if job == "part" else 1)
+    cfg = dataset.ingest
+    return _of_job(estimate_ingest(dataset, header), job, cfg.parts, ingest_rounds(cfg))
 
 
 def estimate_register(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:
@@ -285,8 +286,8 @@ def estimate_calibrate(dataset: TopographyDataset, header: TopographyHeader) -> 
 
 def estimate_calibrate_job(dataset: TopographyDataset, header: TopographyHeader, job: JobKind) -> Estimate:
     """A part has its share of the views; the gather places all of them."""
-    whole = _calibration(dataset, header, (job,))
-    return _of_parts(whole, dataset.calibrate.parts if job == "part" else 1)
+    needs = _calibration(dataset, header, (job,))
+    return _share(needs, dataset.calibrate.parts) if job == "part" else needs
 
 
 def _calibration(dataset: TopographyDataset, header: TopographyHeader, jobs: Sequence[JobKind]) -> Estimate:
@@ -316,5 +317,15 @@ def _calibration(dataset: TopographyDataset, header: TopographyHeader, jobs: Seq
     return Estimate(base + int(held), 0, seconds, int(disk), files, f"from: {origin}")
 
 
-def _of_parts(whole: Estimate, parts: int) -> Estimate:
-    return Estimate(whole.memory, whole.gpu_memory, whole.seconds / parts, whole.disk, whole.files, whole.shape)
+def _of_job(whole: Estimate, job: JobKind, parts: int, rounds: int = 1) -> Estimate:
+    """Of a stage whose items are written in place: nothing is left to the gather but to read all of it once."""
+    if job == "part":
+        return _share(whole, parts, rounds)
+    seconds = OPEN_SECONDS + (whole.disk / BYTES_PER_S if job == "gather" else 0.0)
+    return replace(whole, seconds=seconds, disk=0, files=FEW_FILES)
+
+
+def _share(whole: Estimate, parts: int, rounds: int = 1) -> Estimate:
+    """Of one part of one round."""
+    jobs = parts * rounds
+    return replace(whole, seconds=whole.seconds / jobs, disk=whole.disk // jobs, files=-(-whole.files // jobs))

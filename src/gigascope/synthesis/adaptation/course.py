@@ -15,11 +15,12 @@ from gigascope.synthesis.adaptation.domain import Domain, Place
 from gigascope.synthesis.adaptation.loader import Loader, Loading
 from gigascope.synthesis.adaptation.mapping import ROOM, Mapping
 from gigascope.synthesis.adaptation.networks import Networks
+from gigascope.synthesis.adaptation.objective import Objective
 from gigascope.synthesis.adaptation.sampler import Sampler
 from gigascope.synthesis.adaptation.schedule import Schedule
 from gigascope.synthesis.adaptation.stored import load_start
 from gigascope.synthesis.adaptation.survey import Survey, survey
-from gigascope.synthesis.adaptation.training import Means, Objective
+from gigascope.synthesis.adaptation.training import Means
 from gigascope.synthesis.seeds import seed_of
 
 # Of weights, by their dimensions.

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from gigascope.synthesis.adaptation.architecture import Architecture
     from gigascope.synthesis.adaptation.course import Course
     from gigascope.synthesis.adaptation.domain import Domain
+    from gigascope.synthesis.adaptation.objective import Objective
     from gigascope.synthesis.adaptation.schedule import Schedule
-    from gigascope.synthesis.adaptation.training import Objective
 
 Shape = tuple[int, int, int]
 STEPS = 30_000
@@ -112,7 +112,7 @@ def architecture_of(cfg: Train, voxel_um: tuple[float, float, float]) -> Archite
 
 def objective_of(cfg: Train) -> Objective:
     """What counts how much."""
-    from gigascope.synthesis.adaptation.training import Objective
+    from gigascope.synthesis.adaptation.objective import Objective
 
     paper = cfg.preset == "paper"
     base = Objective(label=0.0) if paper else Objective()

@@ -17,6 +17,7 @@ from gigascope.synthesis.adaptation.architecture import Architecture
 from gigascope.synthesis.adaptation.generator import Generator
 from gigascope.synthesis.adaptation.loader import Batch, Crops
 from gigascope.synthesis.adaptation.networks import Networks
+from gigascope.synthesis.adaptation.objective import Objective
 from gigascope.synthesis.adaptation.pool import ImagePool
 from gigascope.synthesis.adaptation.schedule import Collapse, LabelWeight, Schedule
 from gigascope.synthesis.adaptation.segmenter import label_loss, segmenter_loss
@@ -24,27 +25,6 @@ from gigascope.synthesis.seeds import generator
 
 # Of the segmenter's Adam: a U-Net of this size learns from it within some hundred steps.
 SEGMENTER_LR = 1e-3
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What counts how much for the generators.
-
-    Attributes
-    ----------
-    cycle : there and back
-    identity : times `cycle`, images of the domain that is aimed at
-    label : of the segmenter on images that were made; 0: there is none
-    structure : of edges
-    spectrum, histogram : see :class:`Appearance`
-    """
-
-    cycle: float = 10.0
-    identity: float = 0.5
-    label: float = 0.3
-    structure: float = 0.0
-    spectrum: float = 0.0
-    histogram: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gigascope.config.sampled import Choice, LogNormal, Normal, Uniform
@@ -21,6 +22,8 @@ GRID_BYTES, NUCLEUS_BYTES = 60 * 2**20, 4500
 KEPT_BYTES, FILES_OF_ONE = 760, 45
 # Nuclei that are placed, drawn and measured in a second of one core: four fifths of it go into the contacts.
 NUCLEI_PER_S, SECONDS_OF_A_START = 550.0, 15.0
+# Of a spheroid, to write what is known of its nuclei into the store that all share.
+GATHER_SECONDS = 1.0
 
 
 def largest(value: Any) -> float:
@@ -75,7 +78,11 @@ def estimate_phantoms(dataset: Any, header: Any) -> Estimate:
 
 
 def estimate_phantoms_job(dataset: Any, header: Any, job: JobKind) -> Estimate:
-    """A part has its share of the spheroids."""
-    whole = estimate_phantoms(dataset, header)
-    parts = dataset.phantoms.parts if job == "part" else 1
-    return Estimate(whole.memory, 0, whole.seconds / parts, whole.disk, whole.files, whole.shape)
+    """A part has its share of the spheroids; the gather puts their nuclei into one store."""
+    whole, cfg = estimate_phantoms(dataset, header), dataset.phantoms
+    if job == "part":
+        files = -(-whole.files // cfg.parts)
+        return replace(whole, seconds=whole.seconds / cfg.parts, disk=whole.disk // cfg.parts, files=files)
+    if job == "gather":
+        return replace(whole, seconds=SECONDS_OF_A_START + cfg.n_spheroids * GATHER_SECONDS)
+    return replace(whole, seconds=SECONDS_OF_A_START, disk=0, files=4)

@@ -118,10 +118,18 @@ def estimate_mosaic(dataset: TopographyDataset, header: TopographyHeader) -> Est
 def estimate_mosaic_job(dataset: TopographyDataset, header: TopographyHeader, job: JobKind) -> Estimate:
     """A part has its share of the tiles; the gather makes the pyramid."""
     whole = estimate_mosaic(dataset, header)
+    cfg, cut = dataset.mosaic, expect(header, dataset.mosaic).plan
+    tiles = math.prod(cut.shape) * F32
     if job == "part":
-        return replace(whole, seconds=whole.seconds / dataset.mosaic.parts)
-    gather = GATHER_BYTES + int(expect(header, dataset.mosaic).plan.shard_nbytes)
-    return replace(whole, memory=gather, gpu_memory=0, seconds=10 + whole.seconds / 10)
+        jobs = cfg.parts * mosaic_rounds(cfg)
+        files = -(-cut.n_shards // cfg.parts)
+        return replace(whole, seconds=whole.seconds / jobs, disk=tiles // jobs, files=files)
+    light = replace(whole, memory=GATHER_BYTES + int(cut.shard_nbytes), gpu_memory=0, disk=0, files=20, seconds=10.0)
+    if job == "open":
+        return light
+    return replace(
+        light, seconds=10 + whole.seconds / 10, disk=whole.disk - tiles, files=max(20, whole.files - cut.n_shards)
+    )
 
 
 def estimate_tiff(dataset: TopographyDataset, header: TopographyHeader) -> Estimate:
