@@ -6,12 +6,17 @@ Every shard is written from the same block in memory, so that only the store is 
 number is the least of the rounds: what else runs on a machine only adds. CPU seconds are those of all threads. The
 ratios are to plain Zarr with the same chunks, shards and codecs (to its writing, for steps that Zarr does not have).
 `finish` reads all back, checks it, digests it and adds the pyramid.
+
+The system keeps in memory what was just written. `on the disk` therefore means: written until the disk has it, and
+read after the system was told to forget it. The last lines compare these with the raw file, which holds every byte,
+while the others hold what compression leaves.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections import defaultdict
@@ -32,6 +37,7 @@ from gigascope.store.plan import Region, ShardPlan, shard_plan
 PLANE = (1024, 1024)
 DTYPE = np.dtype(np.float32)
 CASES = ("write", "finish", "read", "verify")
+ON_DISK = ", on the disk"
 
 
 def main() -> None:
@@ -64,6 +70,12 @@ def main() -> None:
         }
         for metric, (value, unit) in numbers.items():
             rows.append({"case": case, "method": method, "metric": metric, "value": float(value), "unit": unit})
+    for case in ("write", "read"):
+        raw, zarr_, store = (times[case, method + ON_DISK].min(axis=0)[0] for method in ("plain file", "zarr", "store"))
+        print(
+            f"{case} on the disk: store {gib * 1024 / store:.0f} MiB/s, {raw / store:.0%} of a plain file's "
+            f"{gib * 1024 / raw:.0f} MiB/s; plain zarr {raw / zarr_:.0%}"
+        )
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
@@ -85,19 +97,47 @@ def measure(plan: ShardPlan, rounds: int, parent: Path | None) -> dict[tuple[str
 
 def steps(folder: Path, plan: ShardPlan, block: np.ndarray) -> dict[tuple[str, str], Callable[[], object]]:
     """What is timed, in the order in which it must be done."""
-    file, same, own, path = (folder / name for name in ("file", "same.zarr", "own.zarr", "store.zarr"))
+    names = ("file", "same.zarr", "again.zarr", "own.zarr", "store.zarr", "beside.zarr")
+    file, same, again, own, path, beside = (folder / name for name in names)
     return {
         ("write", "plain file"): lambda: write_file(file, plan, block),
         ("read", "plain file"): lambda: read_file(file, plan, block),
+        ("write", "plain file" + ON_DISK): lambda: synced(lambda: write_file(file, plan, block), file),
+        ("read", "plain file" + ON_DISK): lambda: (forget(file), read_file(file, plan, block)),
         ("write", "zarr"): lambda: write_zarr(same, plan, block, same=True),
         ("read", "zarr"): lambda: read_shards(zarr.open_array(same, mode="r"), plan),
+        ("write", "zarr" + ON_DISK): lambda: synced(lambda: write_zarr(again, plan, block, same=True), again),
+        ("read", "zarr" + ON_DISK): lambda: (forget(again), read_shards(zarr.open_array(again, mode="r"), plan)),
         ("write", "zarr, its default codec"): lambda: write_zarr(own, plan, block, same=False),
         ("read", "zarr, its default codec"): lambda: read_shards(zarr.open_array(own, mode="r"), plan),
         ("write", "store"): lambda: write_store(path, plan, block),
         ("finish", "store"): lambda: finish(path, {}),
         ("read", "store"): lambda: read_shards(open_store(path).array(), plan),
         ("verify", "store"): lambda: verify(path),
+        ("read", "store" + ON_DISK): lambda: (forget(path), read_shards(open_store(path).array(), plan)),
+        ("write", "store" + ON_DISK): lambda: synced(lambda: write_store(beside, plan, block), beside),
     }
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file, or all below the folder."""
+    return [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+
+
+def synced(write: Callable[[], object], path: Path) -> None:
+    """Write, and wait until the disk has it."""
+    write()
+    for file in files_of(path):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+
+
+def forget(path: Path) -> None:
+    """Have the system drop what it keeps of these files in memory."""
+    for file in files_of(path):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def specimen(shape: tuple[int, ...]) -> np.ndarray:
