@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from gigascope.errors import EXIT_CHECKPOINTED, EXIT_DEFECT, EXIT_USER, Checkpointed, UserError
+from gigascope.reference_cli import keys, schema
 
 app = typer.Typer(
     name="gigascope",
@@ -321,31 +322,8 @@ def doctor(
     print_slurm(profile, config) if slurm else print_doctor(results)
 
 
-@app.command()
-def schema(
-    write: Annotated[Path | None, typer.Option(help="Write it to this file instead of the terminal.")] = None,
-) -> None:
-    """Print the JSON Schema of a dataset YAML, for editors."""
-    from gigascope.config.dataset import schema_text
-
-    if write is None:
-        print(schema_text(), end="")
-    else:
-        write.parent.mkdir(parents=True, exist_ok=True)
-        write.write_text(schema_text(), encoding="utf-8")
-
-
-@app.command()
-def keys(
-    pipeline: Annotated[str, typer.Argument(help="Which chain, such as tomography.")],
-) -> None:
-    """Print every config key with its default and meaning, as Markdown."""
-    from gigascope.config.dataset import PIPELINES
-    from gigascope.config.template import keys_markdown
-
-    if pipeline not in PIPELINES:
-        raise UserError(f"there is no pipeline {pipeline!r}.", do=f"Known: {', '.join(PIPELINES)}.")
-    print(keys_markdown(PIPELINES[pipeline]), end="")
+app.command()(schema)
+app.command()(keys)
 
 
 def _paths(items: list[str] | None) -> dict[str, Path]:
