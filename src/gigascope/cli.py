@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from gigascope.crate_cli import crate
 from gigascope.errors import EXIT_CHECKPOINTED, EXIT_DEFECT, EXIT_USER, Checkpointed, UserError
 from gigascope.reference_cli import keys, schema
 
@@ -176,6 +177,9 @@ def status(
     from gigascope.status import print_status
 
     print_status(config, datasets or [], every, watch)
+
+
+app.command()(crate)
 
 
 @app.command()

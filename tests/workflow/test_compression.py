@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from .checkout import COMPRESSION, TINY_VOLUME, Checkout, Job, compression_chain, configs
+from .crates import check_crate, many
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -52,6 +53,13 @@ def planned_only(tmp_path: Path) -> Checkout:
 
 def test_new_volume_plans_every_stage_once(planned_only: Checkout) -> None:
     assert planned_only.planned() == changed(*COMPRESSION) | compression_chain("one", "ingest")
+
+
+def test_finished_run_has_a_crate(compressed_once: Checkout, tmp_path: Path) -> None:
+    found = check_crate(compressed_once, "one", tmp_path / "crate.zip")
+    assert {data.id for data in many(found.run("compression.decode")["object"]) if data.type != "PropertyValue"} == {
+        "gaussians.gmix", "config/compression.decode.json"
+    }  # fmt: skip
 
 
 def test_volume_that_is_not_to_be_decoded_has_no_such_job(planned_only: Checkout) -> None:

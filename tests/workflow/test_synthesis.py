@@ -9,6 +9,7 @@ import pytest
 import tifffile
 
 from .checkout import TINY_CULTURES, Checkout, Job, configs
+from .crates import check_crate, many
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -57,6 +58,11 @@ def cultures(cultures_once: Checkout, tmp_path: Path) -> Checkout:
 
 def test_finished_run_plans_nothing(cultures: Checkout) -> None:
     assert cultures.planned() == set()
+
+
+def test_finished_run_has_a_crate(cultures_once: Checkout, tmp_path: Path) -> None:
+    found = check_crate(cultures_once, "planted", tmp_path / "crate.zip")
+    assert found.crate.get("network.pt") in many(found.run("synthesis.infer")["object"])
 
 
 def test_cultures_alone_have_no_real_images_and_no_training(tmp_path: Path) -> None:

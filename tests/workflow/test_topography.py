@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gigascope.errors import UserError
 from gigascope.workflow import Workflow
 
 from .checkout import Checkout, Job, configs
+from .crates import check_crate, many
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -78,6 +80,18 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 def topography(finished_once: Checkout, tmp_path: Path) -> Checkout:
     """A copy of the finished run, to be changed."""
     return finished_once.clone(tmp_path / "repository")
+
+
+def test_finished_runs_have_crates(topography: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_crate(topography, "simulated", topography.root / "simulated.zip")
+    monkeypatch.chdir(topography.root)
+    found = check_crate(topography, "pictures", topography.root / "pictures.zip")
+    raw = [data for data in many(found.run("topography.ingest")["object"]) if data.id.startswith("#input/")]
+    assert [data["alternateName"] for data in raw] == [f"stack/s{n}.png" for n in range(5)]
+    assert all(len(data["identifier"]["value"]) == 16 for data in raw)
+    write_pictures(topography.root, seed=1)
+    with pytest.raises(UserError, match=r"stack/s0\.png is another one than topography\.ingest was made from"):
+        check_crate(topography, "pictures", topography.root / "again.zip")
 
 
 def test_finished_run_plans_nothing(topography: Checkout) -> None:
