@@ -48,7 +48,7 @@ setup: ## make .venv with exactly what requirements.lock pins, and the package i
 	fi
 	rm -f .venv/installed
 	say "installing $$(grep -cE '^[a-z]' requirements.lock) packages of requirements.lock; the first time this takes some minutes"
-	python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	python -m pip install -qq --no-compile --disable-pip-version-check -r requirements.lock
 	python -m pip install -qq --disable-pip-version-check --no-deps --editable .
 	say 'compiling what runs on the CPU'
 	python -m gigascope.warm
@@ -67,12 +67,11 @@ lint: setup ## ruff, mypy, snakefmt and snakemake --lint
 	@mkdir -p build
 	echo 'lint: ruff'
 	ruff check --quiet .
-	echo 'lint: mypy'
-	mypy --no-error-summary
-	echo 'lint: snakefmt'
+	echo 'lint: mypy, and snakefmt and snakemake --lint beside it'
+	mypy --no-error-summary & types=$$!
 	snakefmt --check Snakefile workflow 2> /dev/null || snakefmt --check --diff Snakefile workflow
-	echo 'lint: snakemake --lint'
 	snakemake --lint > build/lint.log 2>&1 || { cat build/lint.log; exit 1; }
+	wait "$$types"
 
 bench-topography: setup ## heights of a simulated camera array of 64 views beside classical estimators, a quarter of an hour on two cores
 	@python benchmarks/topography.py --results build/bench_topography --json build/bench_topography.json
