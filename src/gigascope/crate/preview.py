@@ -14,6 +14,7 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; vertical-align: top; padding: .3rem .6rem; }
+td:nth-child(-n + 4) { white-space: nowrap; }
 tr + tr { border-top: 1px solid #ddd; } code { overflow-wrap: anywhere; } summary { cursor: pointer; }
 """
 
