@@ -23,7 +23,12 @@ rule all:
 
 onstart:
     flow.require_writable()
+    flow.require_queue(on_cluster)
 
 
 onsuccess:
     print("\n".join(flow.summary()))
+
+
+onerror:
+    flow.explain_failure(log)

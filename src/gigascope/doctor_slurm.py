@@ -8,8 +8,7 @@ from __future__ import annotations
 import getpass
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,12 @@ from gigascope.doctor import Finding, show
 from gigascope.errors import UserError
 from gigascope.registry import stages
 from gigascope.workflow import RunConfig
+from gigascope.workflow_cluster import answer
 
 # The executor's pause between two looks at the queue grows up to this, seconds.
 STATUS_S = 180
-ANSWER_S = 20
+# File systems of one machine; it may still share them with others.
+LOCAL_KINDS = {"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs"}
 
 
 @dataclass
@@ -81,12 +82,12 @@ class Site:
         """
         if shutil.which("sinfo") is None or shutil.which("scontrol") is None:
             raise UserError("there is no SLURM here: no sinfo or scontrol on PATH.", do="Log in to the cluster.")
-        partitions = parse_partitions(_answer("sinfo", "--noheader", "--exact", "--format=%P|%a|%l|%D|%c|%m|%G"))
-        settings = parse_settings(_answer("scontrol", "show", "config"))
+        partitions = parse_partitions(answer("sinfo", "--noheader", "--exact", "--format=%P|%a|%l|%D|%c|%m|%G"))
+        settings = parse_settings(answer("scontrol", "show", "config"))
         accounts = None
         if settings.get("AccountingStorageType", "").endswith("slurmdbd") and shutil.which("sacctmgr") is not None:
             who = getpass.getuser()
-            said = _answer("sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={who}", "format=account")
+            said = answer("sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={who}", "format=account")
             accounts = tuple(sorted({line.strip() for line in said.splitlines() if line.strip()}))
         return Site(partitions, settings, accounts)
 
@@ -115,7 +116,27 @@ def print_slurm(profile: Path, config: Path) -> None:
     UserError : no SLURM, no such file, or a wrong one
     """
     values, _ = read_yaml(config, do="Work in the folder of the Snakefile, or give --config FILE.")
-    show(slurm_findings(Site.ask(), profile, RunConfig.of(values).gpus, gpu_rules()))
+    run = RunConfig.of(values)
+    show(slurm_findings(Site.ask(), profile, run.gpus, gpu_rules()))
+    here, results = Path.cwd(), Path(run.results).resolve()
+    show(place_findings([here] if results.is_relative_to(here) else [here, results]))
+
+
+def place_findings(folders: Iterable[Path]) -> Iterator[Finding]:
+    """Folders that every node has to see, and that seem to be on a disk of this machine.
+
+    Parameters
+    ----------
+    folders : such ones, absolute; they need not be there yet
+    """
+    import psutil
+
+    kinds = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
+    for folder in folders:
+        kind = next((kinds[place] for place in (folder, *folder.parents) if place in kinds), "")
+        if kind in LOCAL_KINDS:
+            found = f"on a disk of this machine ({kind}), which other nodes may not see"
+            yield Finding("note", str(folder), found, "use one that every node sees, if this is none")
 
 
 def slurm_findings(site: Site, profile: Path, gpus: int, gpu_rules: list[str]) -> Iterator[Finding]:
@@ -328,22 +349,3 @@ def _duration(minutes: int) -> str:
 def _number(text: str | None) -> int | None:
     found = re.match(r"\d+", text or "")
     return int(found.group()) if found else None
-
-
-def _answer(*command: str) -> str:
-    """What a command prints.
-
-    Raises
-    ------
-    UserError : it fails, or says nothing for a while
-    """
-    try:
-        reply = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False)
-    except subprocess.TimeoutExpired:
-        what = f"{command[0]} did not answer within {ANSWER_S} s."
-        raise UserError(what, do="The controller may be down: ask the site's administrators.") from None
-    if reply.returncode:
-        said = (reply.stderr.strip() or "it failed").splitlines()[-1]
-        do = "The controller may be down: ask the site's administrators."
-        raise UserError(f"{command[0]}: {said}", do=do)
-    return reply.stdout

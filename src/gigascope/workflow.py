@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 import math
-import os
 import re
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from pydantic import Field, ValidationError
 
+from gigascope import workflow_cluster as cluster
 from gigascope.config.dataset import Dataset, load_dataset, read_yaml
 from gigascope.config.section import Section, explain
 from gigascope.errors import EXIT_USER, UserError
@@ -202,6 +202,22 @@ class Workflow:
         """End Snakemake with one message where nothing can be written into the results folder."""
         _for_snakemake(_require_writable)(Path(self.results))
 
+    def require_queue(self, on_cluster: bool) -> None:
+        """End Snakemake with one message where the cluster does not answer or earlier jobs of it are at work."""
+        if on_cluster:
+            _for_snakemake(cluster.require_queue)(Path.cwd())
+
+    def require_shared(self, first: bool) -> None:
+        """End a job with one message where it does not see the results; `first`: this Snakemake plans, it is no job."""
+        if not first:
+            _for_snakemake(cluster.require_shared)(Path(self.results))
+
+    def explain_failure(self, logs: Iterable[str]) -> None:
+        """Print what Snakemake does not say of a run that failed; `logs` hold what it did say."""
+        said = "".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in logs)
+        for why in cluster.unsaid(said):
+            print(f"error: {why}", file=sys.stderr, flush=True)
+
     def summary(self) -> list[str]:
         """What a run has come to, for the terminal; see :mod:`gigascope.workflow_summary`."""
         return summary_lines(self.results, self.datasets)
@@ -314,24 +330,6 @@ def gpus_asked(device: str, gpus: int) -> int:
     return max(gpus, 1) if device.startswith("cuda") else gpus
 
 
-def bring_own_commands(on_cluster: bool) -> None:
-    """Put this Python's folder first on PATH, so that jobs find `gigascope` where Snakemake runs from.
-
-    Raises
-    ------
-    UserError : jobs of a cluster could not start this Python: Snakemake's SLURM plugin does not quote its path
-    """
-    own = str(Path(sys.executable).parent)
-    if on_cluster and len(own.split()) > 1:
-        raise UserError(
-            f"cluster jobs cannot be started from {own}: Snakemake does not quote a space in this path.",
-            do="Move the checkout to a folder without a space, and set it up again there.",
-        )
-    path = os.environ.get("PATH", "")
-    if path.split(os.pathsep)[0] != own:
-        os.environ["PATH"] = os.pathsep.join([own, path])
-
-
 def _for_snakemake(function: Callable[P, T]) -> Callable[P, T]:
     """End Snakemake with a UserError's message alone: raised as it is, Snakemake would add frames of our code."""
 
@@ -347,7 +345,14 @@ def _for_snakemake(function: Callable[P, T]) -> Callable[P, T]:
 
 
 load = _for_snakemake(Workflow.load)
-prepare = _for_snakemake(bring_own_commands)
+
+
+@_for_snakemake
+def prepare(on_cluster: bool) -> None:
+    """Before anything else; ends Snakemake as :func:`gigascope.workflow_cluster.bring_own_commands` says."""
+    cluster.bring_own_commands(on_cluster)
+    if on_cluster:
+        cluster.keep_jobs_in_sight()
 
 
 def _require_writable(results: Path) -> None:

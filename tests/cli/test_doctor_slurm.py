@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from gigascope.doctor_slurm import Site, gpu_rules, parse_partitions, parse_settings, slurm_findings
+from gigascope.doctor_slurm import Site, gpu_rules, parse_partitions, parse_settings, place_findings, slurm_findings
 from gigascope.errors import UserError
 
 SINFO = """\
@@ -146,3 +147,12 @@ def test_no_slurm_and_a_dead_controller_are_one_message(tmp_path: Path, monkeypa
         (tmp_path / name).chmod(0o755)
     with pytest.raises(UserError, match=r"Unable to contact slurm controller.*may be down"):
         Site.ask()
+
+
+def test_folders_on_a_disk_of_this_machine_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {"/": "ext4", "/home": "nfs4", "/home/tmp": "xfs"}
+    disks = [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in kinds.items()]
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: disks)
+    found = list(place_findings([Path("/home/lab/work"), Path("/home/tmp/results"), Path("/opt/work")]))
+    assert [(f.level, f.subject) for f in found] == [("note", "/home/tmp/results"), ("note", "/opt/work")]
+    assert "(xfs), which other nodes may not see" in found[0].found

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from gigascope.errors import UserError
-from gigascope.workflow import GATHER_THREADS, MAX_THREADS, Workflow, bring_own_commands, gpus_asked
+from gigascope.workflow import GATHER_THREADS, MAX_THREADS, Workflow, gpus_asked
+from gigascope.workflow_cluster import bring_own_commands
 
 from .checkout import TINY, TINY_VOLUME
 

@@ -2,7 +2,8 @@
 
 from gigascope import workflow as gigascope_workflow
 
-gigascope_workflow.prepare(on_cluster=workflow.resource_settings.nodes is not None)
+on_cluster = workflow.resource_settings.nodes is not None
+gigascope_workflow.prepare(on_cluster)
 flow = gigascope_workflow.load(config)
 result, store, optional, figure = flow.result, flow.store, flow.optional, flow.figure
 datasets_of = flow.datasets_of
@@ -18,6 +19,7 @@ open_record, part_record, records_before, all_records = (
     flow.records.before,
     flow.records.all,
 )
+flow.require_shared(first=workflow.is_main_process)
 flow.records.forget_lost_work(first=workflow.is_main_process)
 
 for note in flow.notes:
