@@ -143,7 +143,7 @@ def test_full_disk_leaves_no_half_table(tmp_path, monkeypatch):
     def fail(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(UserError, match="no space is left"):
         write_tsv(tmp_path / "a.tsv", {"a": [1]})
     assert list(tmp_path.iterdir()) == []

@@ -11,13 +11,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gigascope.errors import ShapeError, UserError
-from gigascope.store.disk import disk_errors
+from gigascope.store.writers.whole_file import whole_file
 
 if TYPE_CHECKING:
     import zarr
@@ -77,14 +76,8 @@ def write_tsv(path: Path, columns: Mapping[str, ArrayLike], units: Mapping[str, 
         raise ShapeError(f"column name {bad[0]!r} cannot stand in a TSV header")
     lines = ["\t".join(f"{name} [{known[name]}]" if name in known else name for name in arrays)]
     lines += ["\t".join(row) for row in zip(*([_text(value) for value in values] for values in arrays.values()))]
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
-    with disk_errors(path):
-        try:
-            partial.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole_file(Path(path)) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
 
 
 def write_parquet(path: Path, columns: Mapping[str, ArrayLike], units: Mapping[str, str] | None = None) -> None:
@@ -103,13 +96,8 @@ def write_parquet(path: Path, columns: Mapping[str, ArrayLike], units: Mapping[s
     held = {n: pyarrow.array(v.tolist() if v.dtype.kind == "T" else v) for n, v in arrays.items()}
     fields = [pyarrow.field(n, v.type, metadata={"unit": known[n]} if n in known else None) for n, v in held.items()]
     table = pyarrow.Table.from_arrays(list(held.values()), schema=pyarrow.schema(fields))
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
-    with disk_errors(path, table.nbytes):
-        try:
-            pyarrow.parquet.write_table(table, str(partial), compression="zstd")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole_file(path, table.nbytes) as partial:
+        pyarrow.parquet.write_table(table, str(partial), compression="zstd")
 
 
 def read_tsv(path: Path) -> tuple[dict[str, NDArray], dict[str, str]]:
