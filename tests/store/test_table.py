@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
