@@ -103,7 +103,9 @@ def keep_jobs_in_sight() -> None:
         async for job in look(self, active_jobs):
             yield job
         if active_jobs and self._status_query_calls == n_answers:
-            self.logger.warning("SLURM does not answer: nothing is known of its %d jobs", len(active_jobs))
+            # Snakemake prints such a message as it is, without its arguments
+            what = f"SLURM does not answer: nothing is known of {len(active_jobs)} jobs. Looking again."
+            self.logger.warning(what)
             for job in active_jobs:
                 yield job
 

@@ -112,6 +112,6 @@ def test_jobs_stay_in_sight_while_slurm_does_not_answer(
         keep_jobs_in_sight()
         assert left(["unknown"]) == ["unknown"]
         assert left(["at work", "ended"]) == ["at work"]
-    assert caplog.messages == ["SLURM does not answer: nothing is known of its 1 jobs"] * 2
+    assert caplog.messages == ["SLURM does not answer: nothing is known of 1 jobs. Looking again."] * 2
     monkeypatch.delitem(sys.modules, "snakemake_executor_plugin_slurm")
     keep_jobs_in_sight()
