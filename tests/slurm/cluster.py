@@ -1,7 +1,8 @@
 """A private SLURM of several nodes on this machine's loopback, for tests.
 
 One controller, one `slurmd` per node on ports of their own, and a munge of their own: no system service, no cgroup,
-nothing under /etc, no root. CPUs and memory of the nodes are what the configuration claims; nothing is confined.
+nothing under /etc, no root. CPUs and memory of the nodes are what the configuration claims; nothing is confined, but
+where memory is policed a job that takes more than it asked for is killed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Cluster:
     environment : what a process needs to reach the cluster, on top of its own
     """
 
-    def __init__(self, folder: Path, n_nodes: int, cpus: int, memory_mb: int) -> None:
+    def __init__(self, folder: Path, n_nodes: int, cpus: int, memory_mb: int, policed: bool, patience_s: int) -> None:
         self.folder = folder
         self.nodes = [f"n{i}" for i in range(1, n_nodes + 1)]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -48,14 +49,14 @@ class Cluster:
         self._socket = folder / "munge.socket"
         for name in ("log", "state", "spool", "bin"):
             (folder / name).mkdir()
-        self._configure(cpus, memory_mb)
+        self._configure(cpus, memory_mb, policed, patience_s)
         # Snakemake's job step drops SLURM_CONF before it calls srun, so the commands are wrapped and name it.
         self.environment = {
             "SLURM_CONF": str(self._conf),
             "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
         }
 
-    def _configure(self, cpus: int, memory_mb: int) -> None:
+    def _configure(self, cpus: int, memory_mb: int, policed: bool, patience_s: int) -> None:
         host = socket.gethostname().split(".")[0]
         ports = _free_ports(len(self.nodes) + 1)
         user = getpass.getuser()
@@ -75,7 +76,7 @@ class Cluster:
             f"SlurmdLogFile={self.folder}/log/slurmd.%n.log",
             "ProctrackType=proctrack/linuxproc",
             "TaskPlugin=task/none",
-            "JobAcctGatherType=jobacct_gather/none",
+            f"JobAcctGatherType=jobacct_gather/{'linux' if policed else 'none'}",
             "AccountingStorageType=accounting_storage/none",
             "MpiDefault=none",
             "PropagateResourceLimits=NONE",
@@ -84,12 +85,15 @@ class Cluster:
             "SelectTypeParameters=CR_CPU_Memory",
             "SchedulerParameters=bf_interval=2,sched_min_interval=100000",
             "SlurmdTimeout=10",
+            f"MessageTimeout={patience_s}",
             "ReturnToService=2",
             "JobRequeue=0",
             "KillWait=3",
             # Finished jobs stay visible to squeue, which is asked every 10 s and slower.
             "MinJobAge=300",
         ]
+        if policed:
+            lines += ["JobAcctGatherFrequency=task=1", "JobAcctGatherParams=OverMemoryKill"]
         lines += [
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory_mb}"
             for node, port in zip(self.nodes, ports[1:], strict=True)
@@ -123,9 +127,21 @@ class Cluster:
         call = [str(self.folder / "bin" / command), *arguments]
         return subprocess.run(call, capture_output=True, text=True, check=False).stdout
 
+    def stop_controller(self) -> None:
+        """The controller goes away; nodes and jobs go on."""
+        self._processes["slurmctld"].terminate()
+        self._processes["slurmctld"].wait(20)
+
+    def start_controller(self) -> None:
+        """The controller comes back, with what it knew."""
+        self._launch("slurmctld", "-D", "-i")
+
     def kill_node(self, node: str) -> None:
         """A node loses its power: its daemon and whatever its jobs run are gone at once."""
+        steps = tuple(f"slurmstepd: [{job}." for job in self.ask("squeue", "-h", "-w", node, "-o", "%A").split())
         self._processes[f"slurmd.{node}"].kill()
+        # What would report the end of the jobs goes before they do.
+        _kill([p for p in psutil.process_iter() if steps and _command(p).startswith(steps)])
         _kill([p for p in self._job_processes() if _environment(p).get("SLURMD_NODENAME") == node])
 
     def stop(self) -> None:
@@ -175,11 +191,20 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster(n_nodes: int = 3, cpus: int = 2, memory_mb: int = 4000) -> Iterator[Cluster]:
-    """A cluster for as long as the `with` block lasts."""
+def running_cluster(
+    n_nodes: int = 3, cpus: int = 2, memory_mb: int = 4000, *, policed: bool = False, patience_s: int = 10
+) -> Iterator[Cluster]:
+    """A cluster for as long as the `with` block lasts.
+
+    Parameters
+    ----------
+    cpus, memory_mb : of each node
+    policed : jobs that take more memory than they asked for are killed
+    patience_s : how long commands try to reach the controller
+    """
     # Unix sockets and slurm.conf want a short path of plain characters.
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
-    cluster = Cluster(folder, n_nodes, cpus, memory_mb)
+    cluster = Cluster(folder, n_nodes, cpus, memory_mb, policed, patience_s)
     try:
         cluster.start()
         yield cluster
@@ -216,6 +241,13 @@ def _environment(process: psutil.Process) -> dict[str, str]:
         return process.environ()
     except psutil.Error:
         return {}
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def _kill(processes: list[psutil.Process]) -> None:

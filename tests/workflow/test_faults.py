@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from .checkout import Checkout
+from ..damage import alter
+from ..stage_runs import chance
+from .checkout import Checkout, chain
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -39,12 +40,10 @@ def test_killed_at_random_points_and_started_again_gives_the_same_result(
     for made in ("results", ".snakemake"):
         shutil.rmtree(finished.root / made)
     finished.dataset("two").unlink()
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
+    at = chance()
     for _ in range(2):
         process = finished.start("snakemake", "--profile", "local")
-        deadline = time.monotonic() + chance.uniform(4, 25)
+        deadline = time.monotonic() + at.uniform(4, 25)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         with contextlib.suppress(ProcessLookupError):
@@ -75,6 +74,27 @@ def test_package_changed_after_planning_is_refused(finished: Checkout) -> None:
     code, output = finished.run(*command("tomography.halves", inputs, ["halves=results/one/halves.zarr/zarr.json"]))
     assert code == 2, output
     assert "installed packages changed since this run was planned: zarr 0." in output
+
+
+def test_damaged_store_is_named_refused_by_its_readers_and_made_again(finished: Checkout) -> None:
+    before, store, at = digests(finished), finished.result("one/tilt_series.zarr"), chance()
+    shard = at.choice(sorted(path for path in (store / "0" / "c").rglob("*") if path.is_file()))
+    alter(shard, at)
+    code, output = finished.run("gigascope", "verify", *(f"results/one/{name}.zarr" for name in STORES))
+    assert code == 2, output
+    assert f"tilt_series.zarr: {shard.relative_to(store)}: altered" in output
+    assert output.count("every shard is as it was written") == len(STORES) - 1
+    assert "1 of 5 stores are damaged. Remove them and run snakemake again." in output
+    inputs = ["tilt_series", "tomogram"]
+    code, output = finished.run(*command("tomography.halves", inputs, ["halves=results/one/halves.zarr/zarr.json"]))
+    assert code == 2, output
+    assert str(shard.relative_to(store)) in output
+    assert "Traceback" not in output
+
+    shutil.rmtree(store)
+    assert finished.planned("--config", "datasets=config/datasets/one.yaml") == chain("one", "ingest")
+    finished.snakemake("--", "results/one/tilt_series.zarr/zarr.json")
+    assert digests(finished) == before
 
 
 @pytest.fixture

@@ -26,6 +26,9 @@ class Smooth(Section):
     parts: int = Field(1, ge=1, description="number of jobs")
     factor: float = Field(0.5, description="weight of the neighbours' sums")
     pause_s: float = Field(0.0, description="time that an item takes")
+    killed_item: int = Field(-1, description="item of the first round whose process is killed as it first writes")
+    hungry_item: int = Field(-1, description="item of the first round that takes memory")
+    hungry_mb: int = Field(0, description="memory that it takes")
 
 
 class Pick(Section):

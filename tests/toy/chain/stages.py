@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gigascope.toy import config, plan
+from gigascope.toy import accidents, config, plan
 
 from gigascope.stage import Kind, Scatter, stage
 
@@ -51,6 +51,10 @@ def smooth_block(ctx: Context, cfg: config.Smooth, item: int) -> None:
     import numpy as np
     from gigascope.toy import blocks
 
+    if ctx.work.round == 0 and item == cfg.killed_item:
+        accidents.die_at_the_next_write(ctx.scratch)
+    if ctx.work.round == 0 and item == cfg.hungry_item:
+        accidents.take_memory(cfg.hungry_mb, 2 * cfg.pause_s)
     time.sleep(cfg.pause_s)
     volume = ctx.kept("volume", lambda: ctx.open("volume").array()[:])
     where = blocks.region(volume.shape, item)
