@@ -14,8 +14,7 @@ import pytest
 from .. import toy
 from ..workflow.checkout import Checkout
 from .cluster import Cluster, running_cluster
-from .test_faults import QUICK
-from .test_profile import on
+from .test_profile import QUICK, on
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

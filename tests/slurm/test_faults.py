@@ -23,9 +23,9 @@ from pathlib import Path
 import pytest
 
 from .. import toy
-from ..workflow.checkout import BIN, Checkout
+from ..workflow.checkout import Checkout
 from .cluster import Cluster, running_cluster
-from .test_profile import on
+from .test_profile import QUICK, on
 from .watching import Watch
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -34,11 +34,10 @@ PARTS = 5
 KILLED, HUNGRY, CANCELLED, DOWN, DARK = range(PARTS)
 # The third item of the first part and of the second.
 ONE = "smooth: {parts: 5, pause_s: 2, killed_item: 13, hungry_item: 12, hungry_mb: 750}"
-# A hundred seconds in steps of 0.32 s: SLURM ends a job 60 to 90 s after its start where its limit is a minute.
-TWO = "pick: {parts: 1, sweeps: 0, steps: 13, pause_s: 0.32}"
-PLAIN = "pick: {parts: 1, sweeps: 0, steps: 13}"
+# Two minutes in steps of 0.32 s: SLURM ends a job 60 to 90 s after its start where its limit is a minute.
+TWO = "pick: {parts: 1, sweeps: 0, steps: 15, pause_s: 0.32}"
+PLAIN = "pick: {parts: 1, sweeps: 0, steps: 15}"
 TARGETS = ("results/one/smooth.zarr/zarr.json", "results/two/picks.tsv")
-QUICK = (str(BIN / "python"), str(Path(__file__).with_name("quick_snakemake.py")))
 COMMAND = (*QUICK, "--profile", "slurm", "--", *TARGETS)
 
 

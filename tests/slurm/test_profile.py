@@ -14,6 +14,8 @@ from .cluster import Cluster
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ONE = "config/datasets/one.yaml"
+# Snakemake that looks at its jobs often: for tests of what the literal command is not part of.
+QUICK = (str(BIN / "python"), str(Path(__file__).with_name("quick_snakemake.py")))
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +85,7 @@ def test_queued_job_runs_as_planned_whatever_the_yaml_says_then(
     ]
     original = checkout.dataset("one").read_text()
     checkout.edit(ONE, "enabled: true", "enabled: true\n  bin: 1")
-    process = checkout.start("snakemake", "--profile", "slurm", "results/one/report.html", **on(cluster, checkout))
+    process = checkout.start(*QUICK, "--profile", "slurm", "results/one/report.html", **on(cluster, checkout))
     while set(cluster.ask("squeue", "-h", "-o", "%A").split()) <= set(blockers):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.2)
