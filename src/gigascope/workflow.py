@@ -246,7 +246,7 @@ class Workflow:
             return many
         return lambda wildcards: many if self.records.n_parts(stage, wildcards.dataset) == 1 else GATHER_THREADS
 
-    def resources(self, stage: str, job: JobKind | None = None) -> dict[str, int | Callable[..., int]]:
+    def resources(self, stage: str, job: JobKind | None = None) -> dict[str, Callable[..., int]]:
         """Memory (growing by half with each attempt), time limit in minutes, and GPUs of a stage, or of a job of it."""
         declared = get_stage(stage)
 
@@ -271,9 +271,7 @@ class Workflow:
         def gpu(wildcards: Any) -> int:
             return self._gpus(declared, kind(wildcards), wildcards.dataset)
 
-        found: dict[str, int | Callable[..., int]] = {"mem_mb": mem_mb, "runtime": runtime, "gpu": gpu}
-        # a number where it is the same for all: Snakemake calls functions for every job
-        return found if declared.gpu else {**found, "gpu": 0}
+        return {"mem_mb": mem_mb, "runtime": runtime, "gpu": gpu}
 
     @functools.cached_property
     def _estimates(self) -> dict[tuple[str, str, JobKind | None], Estimate | None]:

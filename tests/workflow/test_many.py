@@ -67,7 +67,7 @@ def test_needs_of_a_stage_are_estimated_once_for_all_its_jobs(tmp_path: Path, mo
                     wildcards = SimpleNamespace(dataset=dataset.name, stage=stage.name, round="0", part=str(part))
                     assert needs["mem_mb"](wildcards, attempt=1, threads=2) > 0
                     assert needs["runtime"](wildcards, attempt=1) > 0
-                    assert (needs["gpu"](wildcards) if stage.gpu else needs["gpu"]) == 0
+                    assert needs["gpu"](wildcards) == 0
                 expected.add((dataset.name, stage.name, "gather" if cut and job is None else job))
     assert set(asked) == expected
     assert set(asked.values()) == {1}

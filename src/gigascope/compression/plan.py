@@ -234,13 +234,20 @@ def estimate_fit(dataset: CompressionDataset, header: VolumeHeader) -> Estimate:
     cfg = dataset.fit
     seen = math.prod(_seen(n, b, cfg.halo) for n, b in zip(header.shape[2:], cfg.brick))
     memory = TORCH_BYTES + FIT_BYTES * seen + min(int(LEFT_BYTES * header.n_voxels), MOST_LEFT)
-    seconds = 20 + 6e-8 * header.n_voxels * cfg.iterations
+    frames = math.prod(header.shape[:2])
+    fitted = frames * math.prod(_fitted(n, b, cfg.halo) for n, b in zip(header.shape[2:], cfg.brick))
+    seconds = 20 + 6e-8 * fitted * cfg.iterations
     return Estimate(memory, FIT_GPU_BYTES * seen, seconds, header.n_voxels // 20, 24, "mixture of Gaussians")
 
 
 def _seen(n: int, brick: int, halo: int) -> int:
     """Most that a brick and its halo have of an axis: there is a halo towards neighbours only."""
     return min(n, brick + halo * min(2, -(-n // brick) - 1))
+
+
+def _fitted(n: int, brick: int, halo: int) -> int:
+    """What all bricks along an axis have together: halos are fitted by both neighbours."""
+    return n + 2 * halo * (-(-n // brick) - 1)
 
 
 def estimate_fit_job(dataset: CompressionDataset, header: VolumeHeader, job: JobKind) -> Estimate:
