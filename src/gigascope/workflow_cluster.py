@@ -99,10 +99,11 @@ def keep_jobs_in_sight() -> None:
 
     @functools.wraps(look)
     async def look_again(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
-        n_answers = self._status_query_calls
+        # private to the plugin: in a release without it, jobs are looked for as that release does it
+        n_answers = getattr(self, "_status_query_calls", None)
         async for job in look(self, active_jobs):
             yield job
-        if active_jobs and self._status_query_calls == n_answers:
+        if active_jobs and n_answers is not None and self._status_query_calls == n_answers:
             # Snakemake prints such a message as it is, without its arguments
             what = f"SLURM does not answer: nothing is known of {len(active_jobs)} jobs. Looking again."
             self.logger.warning(what)
