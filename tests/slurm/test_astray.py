@@ -14,7 +14,7 @@ import pytest
 from .. import toy
 from ..workflow.checkout import Checkout
 from .cluster import Cluster, running_cluster
-from .test_profile import QUICK, on
+from .test_profile import on, quick
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -50,7 +50,7 @@ def test_controller_that_is_away(installed: None, checkout: Checkout) -> None:
 
 def test_partition_that_there_is_not(cluster: Cluster, checkout: Checkout) -> None:
     words = ("--retries", "0", "--default-resources", "slurm_partition=nonsense", "--", TARGET)
-    code, output = checkout.run(*QUICK, "--profile", "slurm", *words, **on(cluster, checkout))
+    code, output = checkout.run(*quick(cluster), "--profile", "slurm", *words, **on(cluster, checkout))
     print(output)
     assert code == 1, output
     assert "invalid partition specified: nonsense" in output
@@ -62,7 +62,7 @@ def unseen(checkout: Checkout, cluster: Cluster, folder: Path, *words: str) -> t
     folder.mkdir(exist_ok=True)
     if os.geteuid() or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
         pytest.skip("no file system can be mounted here: run this test as root")
-    command = [*QUICK, "--profile", "slurm", "--retries", "0", "--latency-wait", "5", *words]
+    command = [*quick(cluster), "--profile", "slurm", "--retries", "0", "--latency-wait", "5", *words]
     script = f"mount -t tmpfs tmpfs {shlex.quote(str(folder))} && exec {shlex.join(command)}"
     begun = time.monotonic()
     code, output = checkout.run("unshare", "--mount", "sh", "-c", script, **on(cluster, checkout))

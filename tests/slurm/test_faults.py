@@ -25,7 +25,7 @@ import pytest
 from .. import toy
 from ..workflow.checkout import Checkout
 from .cluster import Cluster, running_cluster
-from .test_profile import QUICK, on
+from .test_profile import on, quick
 from .watching import Watch
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -38,7 +38,7 @@ ONE = "smooth: {parts: 5, pause_s: 2, killed_item: 13, hungry_item: 12, hungry_m
 TWO = "pick: {parts: 1, sweeps: 0, steps: 15, pause_s: 0.32}"
 PLAIN = "pick: {parts: 1, sweeps: 0, steps: 15}"
 TARGETS = ("results/one/smooth.zarr/zarr.json", "results/two/picks.tsv")
-COMMAND = (*QUICK, "--profile", "slurm", "--", *TARGETS)
+WORDS = ("--profile", "slurm", "--", *TARGETS)
 
 
 @dataclass
@@ -63,9 +63,14 @@ class Run:
     def environment(self) -> dict[str, str]:
         return on(self.cluster, self.checkout)
 
+    @property
+    def command(self) -> tuple[str, ...]:
+        """That of docs/cluster.md."""
+        return (*quick(self.cluster), *WORDS)
+
     def start(self) -> subprocess.Popen[str]:
-        """The command of docs/cluster.md; what it says goes to a file, which never makes it wait."""
-        command = f"exec {shlex.join(COMMAND)} > said.log 2>&1"
+        """The command; what it says goes to a file, which never makes it wait."""
+        command = f"exec {shlex.join(self.command)} > said.log 2>&1"
         return self.checkout.start("bash", "-c", command, **self.environment)
 
     @property
@@ -160,14 +165,14 @@ def run(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         run.watch.start()
         process = run.start()
         timed_out = run.disturb(process)
-        run.said["beside"] = run.call(*COMMAND)
+        run.said["beside"] = run.call(*run.command)
         undisturbed.snakemake("--", "results/plain/picks.tsv")
         run.wait_until_mended(process, timed_out)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         run.said["first"] = (-signal.SIGKILL, run.said_so_far)
         run.said["unlock"] = run.call("snakemake", "--unlock")
-        run.said["too early"] = run.call(*COMMAND)
+        run.said["too early"] = run.call(*run.command)
         words = re.search(r"scancel (--name=\S+[0-9a-f])", run.said["too early"][1])
         assert words is not None, run.said["too early"][1]
         cluster.ask("scancel", words[1])

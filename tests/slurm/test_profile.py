@@ -14,8 +14,6 @@ from .cluster import Cluster
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ONE = "config/datasets/one.yaml"
-# Snakemake that looks at its jobs often: for tests of what the literal command is not part of.
-QUICK = (str(BIN / "python"), str(Path(__file__).with_name("quick_snakemake.py")))
 
 
 @pytest.fixture(scope="session")
@@ -33,14 +31,26 @@ def run_on_cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
 
 def on(cluster: Cluster, checkout: Checkout) -> dict[str, str]:
     """Environment in which SLURM's commands reach the cluster and `snakemake` is ours."""
-    if " " in str(BIN):
-        # Snakemake does not quote the path of Python in its jobs, so there it gets another one.
-        link, script = cluster.folder / "venv", cluster.folder / "bin" / "snakemake"
-        if not link.exists():
-            link.symlink_to(BIN.parent)
-            script.write_text(f'#!/bin/sh\nexec {link}/bin/python -m snakemake "$@"\n')
-            script.chmod(0o755)
+    script = cluster.folder / "bin" / "snakemake"
+    if " " in str(BIN) and not script.exists():
+        script.write_text(f'#!/bin/sh\nexec {programs(cluster)}/python -m snakemake "$@"\n')
+        script.chmod(0o755)
     return {**cluster.environment, "PATH": f"{cluster.folder / 'bin'}:{checkout.environment['PATH']}"}
+
+
+def quick(cluster: Cluster) -> tuple[str, str]:
+    """Snakemake that looks at its jobs often: for tests of what the literal command is not part of."""
+    return str(programs(cluster) / "python"), str(Path(__file__).with_name("quick_snakemake.py"))
+
+
+def programs(cluster: Cluster) -> Path:
+    """Where Python is, by a path without a space: Snakemake does not quote it in its jobs."""
+    if " " not in str(BIN):
+        return BIN
+    link = cluster.folder / "venv"
+    if not link.exists():
+        link.symlink_to(BIN.parent)
+    return link / "bin"
 
 
 def test_literal_command_runs_the_chains_to_their_end(run_on_cluster: tuple[Checkout, str], cluster: Cluster) -> None:
@@ -85,7 +95,7 @@ def test_queued_job_runs_as_planned_whatever_the_yaml_says_then(
     ]
     original = checkout.dataset("one").read_text()
     checkout.edit(ONE, "enabled: true", "enabled: true\n  bin: 1")
-    process = checkout.start(*QUICK, "--profile", "slurm", "results/one/report.html", **on(cluster, checkout))
+    process = checkout.start(*quick(cluster), "--profile", "slurm", "results/one/report.html", **on(cluster, checkout))
     while set(cluster.ask("squeue", "-h", "-o", "%A").split()) <= set(blockers):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.2)
