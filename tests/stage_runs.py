@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import hashlib
 import json
+import os
 import random
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from gigascope.runtime.run import Job, run_stage
 from gigascope.stage import Kind
 from gigascope.store.open import open_store
 from gigascope.store.table import read_tsv
+
+from .preloaded import Program, preloaded
 
 
 def chance() -> random.Random:
@@ -38,6 +42,32 @@ def write_dataset(folder: Path, values: Mapping[str, Any], *changes: Mapping[str
     path = folder / "data.yaml"
     path.write_text(json.dumps(merged))
     return path
+
+
+def start(folder: Path, *words: str) -> Program:
+    """`gigascope WORDS` as a process of its own; what it says goes to a file `log` in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log").open("w") as log:
+        return preloaded().start(["gigascope", *words], folder, os.environ, log, log)
+
+
+def finish(folder: Path, *words: str) -> str:
+    """The same to its end, which has to be a good one; what it said."""
+    code = start(folder, *words).wait()
+    said = (folder / "log").read_text()
+    assert code == 0, said
+    return said
+
+
+def lines_in(folder: Path, pattern: str) -> int:
+    """Lines in all files of such a name below a folder, while others write and remove there."""
+    n = 0
+    # unlike a glob it goes on where a folder has just been removed
+    for parent, _, names in os.walk(folder):
+        for name in fnmatch.filter(names, pattern):
+            with contextlib.suppress(FileNotFoundError):
+                n += Path(parent, name).read_bytes().count(b"\n")
+    return n
 
 
 @dataclass(frozen=True)
@@ -95,9 +125,13 @@ class StageRuns:
                 words += [option, f"{name}={path}"]
         return words
 
-    def command(self, config: Path, folder: Path, stage: str, inputs_from: Path | None = None) -> list[str]:
-        """The same as a process."""
-        return [sys.executable, "-m", "gigascope.cli", *self.arguments(config, folder, stage, inputs_from)]
+    def start(self, config: Path, folder: Path, stage: str, inputs_from: Path | None = None) -> Program:
+        """The same as a process of its own; what it says goes to a file `log` in the folder."""
+        return start(folder, *self.arguments(config, folder, stage, inputs_from))
+
+    def finish(self, config: Path, folder: Path, stage: str, inputs_from: Path | None = None) -> str:
+        """The same to its end, which has to be a good one; what it said."""
+        return finish(folder, *self.arguments(config, folder, stage, inputs_from))
 
     def contents(self, folder: Path, stage: str) -> dict[str, Any]:
         """What a stage left: digests of stores and files, columns of tables without the seconds that something took."""

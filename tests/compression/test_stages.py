@@ -73,14 +73,11 @@ def test_killed_at_random_moments_and_started_again_equals_undisturbed(
 ) -> None:
     moments = chance()
     for _ in range(2):
-        with subprocess.Popen(
-            RUNS.command(config, tmp_path, stage, results), stderr=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stderr is not None
-            # The stage begins with this line; before it Python is loaded and nothing is at stake.
-            assert any("config:" in line for line in process.stderr)
-            time.sleep(moments.uniform(0.0, 2.5))
-            process.send_signal(signal.SIGKILL)
+        process = RUNS.start(config, tmp_path, stage, results)
+        # The stage begins with this line; before it Python is loaded and nothing is at stake.
+        assert process.wait_until(lambda: "config:" in (tmp_path / "log").read_text())
+        time.sleep(moments.uniform(0.0, 2.5))
+        process.kill()
         for store in tmp_path.glob("*.zarr"):
             assert verify(store) == [], "a store in place is a whole one"
     RUNS.run(config, tmp_path, stage, results)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +16,8 @@ import torch
 from gigascope.errors import UserError
 
 from ..damage import DAMAGES, Damage, damaged_copy
-from ..stage_runs import chance
+from ..preloaded import Program
+from ..stage_runs import chance, lines_in
 from .chain import RUNS, assert_same, run_chain
 
 pytestmark = pytest.mark.slow
@@ -68,40 +67,26 @@ class Rerun:
 
     def __init__(self, chain: Chain, folder: Path, stage: str) -> None:
         self.chain, self.folder, self.stage = chain, folder, stage
-        self._log = folder / "log"
+        self._words = (chain.folder / "data.yaml", folder, stage, chain.folder)
 
-    def start(self) -> subprocess.Popen[bytes]:
-        words = RUNS.command(self.chain.folder / "data.yaml", self.folder, self.stage, self.chain.folder)
-        with self._log.open("wb") as log:
-            return subprocess.Popen(words, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    def start(self) -> Program:
+        return RUNS.start(*self._words)
 
-    def lines(self, name: str) -> int:
-        """In the files of that name in the scratch folder."""
-        found = list((self.folder / "scratch").rglob(name))
-        return sum(path.read_bytes().count(b"\n") for path in found if path.is_file())
-
-    def wait(self, process: subprocess.Popen[bytes], name: str, n_lines: int) -> bool:
-        """Until there are so many lines; whether the process still runs."""
-        end = time.monotonic() + 300
-        while process.poll() is None and time.monotonic() < end:
-            if self.lines(name) >= n_lines:
-                return True
-            time.sleep(0.01)
-        return False
+    def wait(self, process: Program, name: str, n_lines: int) -> bool:
+        """Until files of that name in the scratch folder hold so many lines; whether the process still runs."""
+        return process.wait_until(lambda: lines_in(self.folder / "scratch", name) >= n_lines)
 
     def kill(self, at: random.Random) -> None:
         """SIGKILL at a random moment of the work, or after it."""
         name = BEGUN[self.stage][0] if self.stage in BEGUN else "*.jsonl"
-        done, process = self.lines(name), self.start()
+        done, process = lines_in(self.folder / "scratch", name), self.start()
         self.wait(process, name, done + 1)
         time.sleep(at.uniform(0, self.chain.seconds[self.stage]))
-        process.send_signal(signal.SIGKILL)
-        print("ended with", process.wait())
+        print("ended with", process.kill())
 
     def finish(self) -> str:
         """To the end; what it logged."""
-        assert self.start().wait(300) == 0, self._log.read_text()
-        return self._log.read_text()
+        return RUNS.finish(*self._words)
 
 
 @pytest.mark.parametrize("stage", ["phantoms", "evaluate"])
@@ -124,7 +109,7 @@ def test_stopped_killed_and_started_again_is_the_same(stage: str, chain: Chain, 
     process = rerun.start()
     assert rerun.wait(process, *BEGUN[stage]), rerun.finish()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(300) == STOPPED
+    assert process.wait() == STOPPED
     assert not list(tmp_path.glob("*.zarr"))
     rerun.kill(chance())
     log = rerun.finish()

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,6 +20,8 @@ from gigascope.stage import Kind
 from gigascope.store.checksum import verify
 from gigascope.store.open import open_store
 from gigascope.store.table import read_tsv
+
+from ..stage_runs import chance, finish, start
 
 YAML = """
 pipeline: tomography
@@ -60,15 +58,14 @@ def run(config: Path, folder: Path, stage: str, inputs_from: Path | None = None)
     run_stage(f"tomography.{stage}", config, inputs, outputs, scratch=folder / "scratch")
 
 
-def command(config: Path, folder: Path, stage: str, inputs_from: Path) -> list[str]:
+def words(config: Path, folder: Path, stage: str, inputs_from: Path) -> list[str]:
     inputs, _ = paths(inputs_from, stage)
     _, outputs = paths(folder, stage)
-    arguments = [sys.executable, "-m", "gigascope.cli", "run", f"tomography.{stage}", "--config", str(config)]
-    arguments += ["--scratch", str(folder / "scratch")]
+    found = ["run", f"tomography.{stage}", "--config", str(config), "--scratch", str(folder / "scratch")]
     for option, named in (("--input", inputs), ("--output", outputs)):
         for name, path in named.items():
-            arguments += [option, f"{name}={path}"]
-    return arguments
+            found += [option, f"{name}={path}"]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -196,31 +193,23 @@ def test_stopped_reconstruction_goes_on_to_the_same_stores(
 def test_killed_at_a_random_moment_and_started_again_equals_undisturbed(
     config: Path, results: Path, tmp_path: Path, stage: str
 ) -> None:
-    seed = random.randrange(2**31)
-    print("seed", seed)
-    chance = random.Random(seed)
-    line = command(config, tmp_path, stage, results)
+    moments, line = chance(), words(config, tmp_path, stage, results)
     for _ in range(2):
-        with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            time.sleep(chance.uniform(1.0, 8.0))
-            process.send_signal(signal.SIGKILL)
+        process = start(tmp_path, *line)
+        time.sleep(moments.uniform(0.0, 5.0))
+        process.kill()
         for store in tmp_path.glob("*.zarr"):
             assert verify(store) == [], "a store in place is a whole one"
-    subprocess.run(line, check=True, capture_output=True)
+    finish(tmp_path, *line)
     assert_same(tmp_path, results)
     assert not (tmp_path / "scratch").exists()
 
 
 def test_sigterm_saves_the_state_and_ends_with_75(config: Path, results: Path, tmp_path: Path) -> None:
-    line = command(config, tmp_path, "reconstruct", results)
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for text in process.stderr:
-            if "config:" in text:
-                break
-        os.kill(process.pid, signal.SIGTERM)
-        said = process.stderr.read()
-    assert process.returncode == 75, said
+    process, log = start(tmp_path, *words(config, tmp_path, "reconstruct", results)), tmp_path / "log"
+    assert process.wait_until(lambda: "config:" in log.read_text())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75, log.read_text()
     assert list(tmp_path.rglob("*.checkpoint"))
     assert not list(tmp_path.rglob("*.zarr"))
     run(config, tmp_path, "reconstruct", inputs_from=results)
@@ -236,7 +225,6 @@ def test_damaged_input_is_refused_by_name(config: Path, results: Path, tmp_path:
     content = bytearray(shard.read_bytes())
     content[len(content) // 3] ^= 0xFF
     shard.write_bytes(content)
-    reply = subprocess.run(command(config, tmp_path, "prealign", copy), capture_output=True, text=True, check=False)
-    assert reply.returncode != 0
-    assert "tilt_series.zarr" in reply.stderr
+    assert start(tmp_path, *words(config, tmp_path, "prealign", copy)).wait() != 0
+    assert "tilt_series.zarr" in (tmp_path / "log").read_text()
     assert not list(tmp_path.glob("*.zarr"))

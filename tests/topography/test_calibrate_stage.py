@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,7 +38,7 @@ from gigascope.topography.instrument.instrument import Instrument
 from gigascope.topography.instrument.world import Window
 from gigascope.topography.synth import build_instrument
 
-from ..stage_runs import chance, write_dataset
+from ..stage_runs import chance, lines_in, write_dataset
 from .captures import acquisition, dataset
 from .chain import RUNS, TINY
 
@@ -108,30 +107,18 @@ def test_number_of_parts_does_not_change_a_bit(tiny: Path, flat: Path, tmp_path:
 @pytest.mark.slow
 def test_killed_calibration_goes_on_and_ends_as_an_undisturbed_one(tiny: Path, flat: Path, tmp_path: Path) -> None:
     config, luck = write_dataset(tmp_path, TINY), chance()
-    words = RUNS.command(config, tmp_path, "calibrate", tiny)
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
-    wanted = luck.randrange(9)
-    while process.poll() is None and len(done_views(tmp_path)) < wanted:
-        time.sleep(0.002)
+    words = (config, tmp_path, "calibrate", tiny)
+    process, wanted = RUNS.start(*words), luck.randrange(9)
+    process.wait_until(lambda: lines_in(tmp_path, "items.jsonl") >= wanted)
     time.sleep(luck.random() * 0.3)
-    process.kill()
-    process.wait()
-    before = len(done_views(tmp_path))
-    print("killed after", before, "views, exit code", process.returncode)
-    if process.returncode != 0:
+    code, before = process.kill(), lines_in(tmp_path, "items.jsonl")
+    print("killed after", before, "views, exit code", code)
+    if code != 0:
         assert not (tmp_path / "calibration.zarr").exists()
-        result = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
+        said = RUNS.finish(*words)
         if before:
-            assert f"going on: {before} of 8 views were finished before" in result.stderr
+            assert f"going on: {before} of 8 views were finished before" in said
     RUNS.assert_same(tmp_path, flat, "calibrate")
-
-
-def done_views(folder: Path) -> list[str]:
-    """Views that the journal of an unfinished run lists, whole lines."""
-    return [
-        line for path in folder.rglob("items.jsonl") for line in path.read_text().splitlines(True) if line[-1] == "\n"
-    ]
 
 
 def test_one_slice_for_each_view_is_the_datum_of_the_published_release(tiny: Path, flat: Path, tmp_path: Path) -> None:

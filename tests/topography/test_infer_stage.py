@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from gigascope.topography.network.training import recommended
 from gigascope.topography.streaming.view_stack import ViewStack, read_colours, read_green
 from gigascope.topography.training.stored import choose
 
-from ..stage_runs import chance, write_dataset
+from ..stage_runs import chance, lines_in, write_dataset
 from .chain import RUNS, TINY
 from .stores import raw_store
 
@@ -105,15 +103,12 @@ def test_parts_give_the_same_bits(parts: int, trained: Path, inferred: Path, tmp
 def test_killed_and_started_again_is_the_same(trained: Path, inferred: Path, tmp_path: Path) -> None:
     """D2, E2."""
     config, random = write_dataset(tmp_path, TINY, {"infer": {"method": "network"}}), chance()
-    words = RUNS.command(config, tmp_path, "infer", trained)
-    process, begun = subprocess.Popen(words, stderr=subprocess.DEVNULL), time.monotonic()
-    while process.poll() is None and not list((tmp_path / "scratch").rglob("*.jsonl")):
-        time.sleep(0.02)
-        assert time.monotonic() - begun < 300
+    words = (config, tmp_path, "infer", trained)
+    process = RUNS.start(*words)
+    process.wait_until(lambda: lines_in(tmp_path, "*.jsonl") > 0)
     time.sleep(random.uniform(0, 2))
-    process.send_signal(signal.SIGKILL)
-    print("ended with", process.wait())
-    subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
+    print("ended with", process.kill())
+    RUNS.finish(*words)
     RUNS.assert_same(tmp_path, inferred, "infer")
 
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +19,7 @@ from gigascope.topography.capture.bayer import pack_green
 from gigascope.topography.plan import read_header
 from gigascope.topography.raw import raw_files
 
+from ..stage_runs import finish, lines_in, start
 from .captures import COLOURS, Acquisition, acquisition, dataset
 
 
@@ -241,33 +237,22 @@ def test_killed_ingest_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path, rn
     folder = tmp_path / "killed"
     folder.mkdir()
     yaml = dataset(folder, f"captures: {tmp_path}/a")
-    command = [sys.executable, "-m", "gigascope.cli", "run", "topography.ingest", "--config", str(yaml)]
-    command += ["--output", f"raw={folder / 'raw.zarr'}"]
-    log = folder / "log"
-    for wanted in (3, 20):
-        with log.open("w") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
-        while process.poll() is None and done_views(folder) < wanted + int(rng.integers(0, 20)):
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        print("killed after", done_views(folder), "views")
-        if process.returncode == 0:
+    words = ("run", "topography.ingest", "--config", str(yaml), "--output", f"raw={folder / 'raw.zarr'}")
+    before = 0
+    for first in (3, 20):
+        wanted, process = first + int(rng.integers(0, 20)), start(folder, *words)
+        process.wait_until(lambda wanted=wanted: lines_in(folder, "items.jsonl") >= wanted)
+        code, before = process.kill(), lines_in(folder, "items.jsonl")
+        print("killed after", before, "views")
+        if code == 0:
             break
-    before = done_views(folder)
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    said = finish(folder, *words)
     if before:
-        assert f"going on: {before} of 96 views were finished before" in result.stderr
+        assert f"going on: {before} of 96 views were finished before" in said
     store = open_store(folder / "raw.zarr")
     assert store.digest == whole.digest
     assert_same_pixels(store, made)
     assert verify(store.path) == []
-
-
-def done_views(folder: Path) -> int:
-    """Views that the journal of an unfinished run lists."""
-    return sum(len(path.read_text().splitlines()) for path in folder.rglob("items.jsonl"))
 
 
 def test_altered_shard_of_an_unfinished_run_is_made_again(
@@ -279,7 +264,7 @@ def test_altered_shard_of_an_unfinished_run_is_made_again(
     with pytest.raises(ZeroDivisionError):
         ingest(tmp_path, f"captures: {tmp_path}/a")
     monkeypatch.undo()
-    assert done_views(tmp_path) == 24
+    assert lines_in(tmp_path, "items.jsonl") == 24
     shard = next(p for p in tmp_path.rglob("bayer/c/1/2/*") if p.is_dir() or p.is_file())
     shard = shard if shard.is_file() else next(p for p in shard.rglob("*") if p.is_file())
     data = bytearray(shard.read_bytes())

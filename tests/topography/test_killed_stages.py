@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,12 @@ def test_killed_and_started_again_is_the_same(stage: str, mosaicked: Any, tmp_pa
     """E2: at two random moments, then to the end."""
     undisturbed, random = tmp_path / "undisturbed", chance()
     begun = time.monotonic()
-    subprocess.run(RUNS.command(mosaicked.config, undisturbed, stage, mosaicked.folder), check=True)
+    RUNS.finish(mosaicked.config, undisturbed, stage, mosaicked.folder)
     took = time.monotonic() - begun
-    words = RUNS.command(mosaicked.config, tmp_path, stage, mosaicked.folder)
+    words = (mosaicked.config, tmp_path, stage, mosaicked.folder)
     for _ in range(2):
-        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        process = RUNS.start(*words)
         time.sleep(random.uniform(0, took))
-        process.send_signal(signal.SIGKILL)
-        print("ended with", process.wait())
-    subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
+        print("ended with", process.kill())
+    RUNS.finish(*words)
     RUNS.assert_same(tmp_path, undisturbed, stage)

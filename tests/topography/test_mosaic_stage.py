@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +20,7 @@ from gigascope.store.open import StoreReader, open_store
 from gigascope.topography.mosaic.layout import channels, mosaic_plan, sensor_white, tile_work
 from gigascope.topography.mosaic.tile import Blending, blend_tile
 
+from ..stage_runs import finish, lines_in, start
 from .mosaics import MadeViews, made_views
 
 TILE = 128
@@ -131,23 +127,13 @@ def test_killed_mosaic_goes_on_and_ends_as_an_undisturbed_one(
     folder = tmp_path / "killed"
     folder.mkdir()
     yaml = dataset(folder, tile=64, refine="offset")
-    command = [sys.executable, "-m", "gigascope.cli", "run", STAGE, "--config", str(yaml)]
-    command += [word for name, path in stores.items() for word in ("--input", f"{name}={path}")]
-    command += ["--output", f"mosaic={folder / 'mosaic.zarr'}"]
-
-    def done() -> int:
-        return sum(len(path.read_text().splitlines()) for path in folder.rglob("items.jsonl"))
-
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        wanted = int(rng.integers(2, 60))
-        while process.poll() is None and done() < wanted:
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    print("killed after", done(), "items")
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    words = ["run", STAGE, "--config", str(yaml), "--output", f"mosaic={folder / 'mosaic.zarr'}"]
+    words += [word for name, path in stores.items() for word in ("--input", f"{name}={path}")]
+    process, wanted = start(folder, *words), int(rng.integers(2, 60))
+    process.wait_until(lambda: lines_in(folder, "items.jsonl") >= wanted)
+    code = process.kill()
+    print("killed after", lines_in(folder, "items.jsonl"), "items, exit code", code)
+    finish(folder, *words)
     assert open_store(folder / "mosaic.zarr").digest == whole.digest
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -165,21 +164,17 @@ def test_slices_of_something_else_are_warned_of(rng: np.random.Generator, tmp_pa
 
 @pytest.mark.slow
 def test_killed_registration_begins_again_and_ends_as_an_undisturbed_one(done: Path, tmp_path: Path) -> None:
-    words, luck = RUNS.command(done / "data.yaml", tmp_path, "register", done), chance()
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
-    scratch = tmp_path / "scratch"
-    while process.poll() is None and not list(scratch.glob("*/*/outputs")):
-        time.sleep(0.005)
+    words, luck, scratch = (done / "data.yaml", tmp_path, "register", done), chance(), tmp_path / "scratch"
+    process = RUNS.start(*words)
+    process.wait_until(lambda: bool(list(scratch.glob("*/*/outputs"))))
     time.sleep(luck.uniform(0, 4))
-    process.kill()
-    process.wait()
-    print("exit code", process.returncode)
-    if process.returncode != 0:
+    code = process.kill()
+    print("exit code", code)
+    if code != 0:
         if (tmp_path / "registered.zarr").exists():
             # killed after its commit and before its end: what is there is whole
             RUNS.assert_same(tmp_path, done, "register")
-        result = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
+        RUNS.finish(*words)
     RUNS.assert_same(tmp_path, done, "register")
     assert not [path for path in scratch.rglob("*") if path.is_file()]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from gigascope.topography.training.course import HELD_SHARE, HeldOut, Shapes
 from gigascope.topography.training.stored import Verdict, read_network
 from gigascope.topography.training.trial import Trial
 
-from ..stage_runs import chance, write_dataset
+from ..stage_runs import chance, lines_in, write_dataset
 from .chain import RUNS, SHORT, TINY
 from .stores import raw_store
 
@@ -125,20 +124,17 @@ def test_training_killed_and_started_again_is_the_same(posed: Path, trained: Pat
         # of the attempt before
         for live in (tmp_path / "scratch").rglob("losses.tsv"):
             live.unlink()
-        process = subprocess.Popen(RUNS.command(config, tmp_path, "train", posed), stderr=subprocess.DEVNULL)
-        begun = time.monotonic()
-        while process.poll() is None and not list((tmp_path / "scratch").rglob("losses.tsv")):
-            time.sleep(0.05)
-            assert time.monotonic() - begun < 300
+        process = RUNS.start(config, tmp_path, "train", posed)
+        process.wait_until(lambda: lines_in(tmp_path, "losses.tsv") > 0)
         time.sleep(random.uniform(0, 0.5))
         process.send_signal(number)
-        code = process.wait(timeout=120)
+        code = process.wait()
         print(number, code)
         assert code in ((-signal.SIGKILL, 0) if number == signal.SIGKILL else (75, 0))
         if code == 0:
             break
         assert not (tmp_path / "training.zarr").exists()
-    subprocess.run(RUNS.command(config, tmp_path, "train", posed), check=True, stderr=subprocess.DEVNULL)
+    RUNS.finish(config, tmp_path, "train", posed)
     assert_same_training(tmp_path, trained)
 
 

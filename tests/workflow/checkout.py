@@ -8,13 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from numba.core.caching import _CacheLocator
 
-from .preloaded import preloaded
+from ..preloaded import preloaded
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # `src` goes with its __pycache__: what numba compiled is taken over, not compiled again.
@@ -148,16 +149,24 @@ class Checkout:
         output, _ = process.communicate(timeout=1100)
         return process.returncode, output
 
+    def run_preloaded(self, *command: str, **environment: str) -> tuple[int, str]:
+        """The same of `snakemake` or `gigascope`; it, and the stages that it starts, have their libraries loaded."""
+        path = os.pathsep.join([str(preloaded().programs), self.environment["PATH"]])
+        with tempfile.TemporaryFile("w+") as output:
+            variables = {**self.environment, "PATH": path, **environment}
+            code = preloaded().start(command, self.root, variables, output, output).wait()
+            output.seek(0)
+            return code, output.read()
+
     def snakemake(self, *arguments: str, **environment: str) -> str:
         """Output of `snakemake --profile local ...`, which has to succeed."""
-        code, output = self.run("snakemake", "--profile", "local", *arguments, **environment)
+        code, output = self.run_preloaded("snakemake", "--profile", "local", *arguments, **environment)
         assert code == 0, output
         return output
 
     def dry_run(self, *arguments: str, **environment: str) -> tuple[int, str]:
-        """Exit code and output of a dry run, in a copy of a Snakemake that is loaded already."""
-        words = ["--profile", "local", "--dry-run", *arguments]
-        return preloaded().run(words, self.root, {**self.environment, **environment})
+        """Exit code and output of a dry run."""
+        return self.run_preloaded("snakemake", "--profile", "local", "--dry-run", *arguments, **environment)
 
     def planned(self, *arguments: str, **environment: str) -> set[Job]:
         """The jobs that a run would start, without `all`."""

@@ -24,6 +24,13 @@ WORK_PER_THREAD = 1e7
 _WORKQUEUE_LOCK = threading.RLock()
 _config: Any = numba.config
 
+# numba starts its threads from a thread that ends at once. OpenMP keeps a number of threads for each thread that asks,
+# and numba, starting, sets its own there. PyTorch would take it over: the last bits of a result would depend on whether
+# a kernel ran before.
+_launcher = threading.Thread(target=numba.get_num_threads)
+_launcher.start()
+_launcher.join()
+
 
 def parallel_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first use with `prange` over threads, keep the machine code on disk, release the GIL.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import time
 
 import h5py
@@ -41,13 +39,12 @@ def test_killed_and_started_again_is_the_same(tmp_path, rng, stage):
     undisturbed, again, random = tmp_path / "undisturbed", tmp_path / "again", chance()
     RUNS.run(config, tmp_path / "real", "ingest")
     begun = time.monotonic()
-    subprocess.run(RUNS.command(config, undisturbed, stage, tmp_path / "real"), check=True, capture_output=True)
+    RUNS.finish(config, undisturbed, stage, tmp_path / "real")
     took = time.monotonic() - begun
-    words = RUNS.command(config, again, stage, tmp_path / "real")
+    words = (config, again, stage, tmp_path / "real")
     for _ in range(2):
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = RUNS.start(*words)
         time.sleep(random.uniform(0.3, 1) * took)
-        process.send_signal(signal.SIGKILL)
-        print("ended with", process.wait())
-    subprocess.run(words, check=True, capture_output=True)
+        print("ended with", process.kill())
+    RUNS.finish(*words)
     RUNS.assert_same(again, undisturbed, stage)
