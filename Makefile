@@ -16,6 +16,8 @@ ARGS ?=
 WORKERS ?= 2
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Images of containers like to set it: then every process compiles anew what it imports, for seconds of each start.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list what can be made
 	@echo 'make TARGET, with TARGET one of'
@@ -51,6 +53,7 @@ setup: ## make .venv with exactly what requirements.lock pins, and the package i
 	python -m pip install -qq --no-compile --disable-pip-version-check -r requirements.lock
 	python -m pip install -qq --disable-pip-version-check --no-deps --editable .
 	say 'compiling what runs on the CPU'
+	python -m compileall -qq -j 0 -x '/tests?/' .venv/lib src || true
 	python -m gigascope.warm
 	echo "$$want" > .venv/installed
 	say "done in $$SECONDS s. To use it in this shell: source .venv/bin/activate"

@@ -119,7 +119,7 @@ def test_one_process_works_item_by_item_and_stops_between_two() -> None:
         assert list(results) == [-2.0, -3.0]
 
 
-BARRIER = threading.Barrier(3, timeout=30)
+BARRIER = threading.Barrier(3, timeout=120)
 
 
 def meet(item: int) -> tuple[int, int]:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import os
-import re
-import subprocess
-import sys
 import zlib
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -141,20 +136,6 @@ def test_nothing_to_add_adds_nothing(rng):
 def test_other_arrays_are_refused(field, rows):
     with pytest.raises(ShapeError):
         integer_field.add_(field, rows, (0, 0, 0))
-
-
-@pytest.mark.slow
-def test_triton_gives_the_same_integers_in_its_interpreter(repository):
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("needs triton, of the extra dev")
-    tests = Path(__file__).with_name("test_integer_field_cuda.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    finished = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=600)
-    print(finished.stdout, finished.stderr)
-    assert finished.returncode == 0
-    assert re.search(r"(\d+) passed", finished.stdout) is not None
-    assert "skipped" not in finished.stdout
 
 
 @pytest.mark.slow

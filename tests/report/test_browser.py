@@ -142,7 +142,7 @@ def test_page_fits_the_width_of_the_screen(pages, tmp_path, kind, width):
         encoding="utf-8",
     )
     command = browser.command(page.as_uri(), (1800, 900), tmp_path / "profile", ["--dump-dom"])
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     found = re.search(r"<title>(\d+) (\d+)</title>", done.stdout)
     assert found, done.stderr[-500:]
     assert (int(found[1]), int(found[2])) == (width, width)

@@ -136,7 +136,7 @@ def test_taken_port_is_said(made):
         port = busy.getsockname()[1]
         # a process of its own: the server of this one is running already
         code = f"from gigascope.report.viewer import serve; serve({str(made.folder)!r}, port={port})"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert "UserError" in done.stderr
     assert "--port" in done.stderr
 

@@ -28,7 +28,7 @@ from .cluster import Cluster, running_cluster
 from .test_profile import on, quick
 from .watching import Watch
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 PARTS = 5
 KILLED, HUNGRY, CANCELLED, DOWN, DARK = range(PARTS)
@@ -170,6 +170,9 @@ def run(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         run.wait_until_mended(process, timed_out)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        # however slow this machine is, what is at work now still is when Snakemake is started again
+        for job in cluster.ask("squeue", "-h", "-t", "R", "-o", "%A").split():
+            cluster.ask("scontrol", "suspend", job)
         run.said["first"] = (-signal.SIGKILL, run.said_so_far)
         run.said["unlock"] = run.call("snakemake", "--unlock")
         run.said["too early"] = run.call(*run.command)
@@ -180,7 +183,7 @@ def run(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
             time.sleep(0.2)
         process = run.start()
         run.without_controller(process)
-        run.said["again"] = (process.wait(300), run.said_so_far)
+        run.said["again"] = (process.wait(900), run.said_so_far)
         run.watch.stop()
         print(*(f"{name}: {output}" for name, (_, output) in run.said.items()), run.watch.jobs, sep="\n")
         yield run

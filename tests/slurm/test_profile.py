@@ -11,7 +11,7 @@ import pytest
 from ..workflow.checkout import BIN, TINY, TINY_CULTURES, TINY_STACKS, TINY_VOLUME, Checkout, Job, chain, configs
 from .cluster import Cluster
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ONE = "config/datasets/one.yaml"
 
@@ -103,7 +103,7 @@ def test_queued_job_runs_as_planned_whatever_the_yaml_says_then(
     planned = checkout.dataset("one").read_text()
     checkout.edit(ONE, "bin: 1", "bin: 4")
     cluster.ask("scancel", *blockers)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
 
     assert checkout.attributes("one/halves")["provenance"]["config"] == {"halves": {"enabled": True, "bin": 1}}

@@ -157,7 +157,7 @@ FULL_DISK = """
 def test_real_full_and_read_only_disk_are_explained(tmp_path):
     command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", textwrap.dedent(FULL_DISK)]
     try:
-        done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=300)
     except FileNotFoundError:
         pytest.skip("no unshare(1) here; util-linux brings it")
     if "unshare" in done.stderr or "mount" in done.stderr:

@@ -146,7 +146,7 @@ class Checkout:
     def run(self, *command: str, **environment: str) -> tuple[int, str]:
         """Exit code and output of a command that was run to its end."""
         process = self.start(*command, **environment)
-        output, _ = process.communicate(timeout=1100)
+        output, _ = process.communicate(timeout=2000)
         return process.returncode, output
 
     def run_preloaded(self, *command: str, **environment: str) -> tuple[int, str]:

@@ -322,7 +322,7 @@ def test_stop_saves_what_is_done_and_the_next_attempt_goes_on(begun: Checkout, s
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     process.terminate()
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 75, output
     assert "start again to go on" in output
     n_done = len(journal.read_text().splitlines())
@@ -348,7 +348,7 @@ def test_successor_waits_for_an_attempt_that_outlived_its_job(begun: Checkout) -
     n_done = len(journal.read_text().splitlines())
     first.kill()
     first.communicate()
-    output, _ = second.communicate(timeout=120)
+    output, _ = second.communicate(timeout=300)
     assert second.returncode == 0, output
     assert f"waiting for process {first.pid} on" in output
     assert "taking over the lock" in output
@@ -377,7 +377,7 @@ def test_worker_processes_stop_and_end_with_their_job(begun: Checkout, scattered
         workers = children(process.pid)
         assert len(workers) >= 2
         process.send_signal(end)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == (75 if end == signal.SIGTERM else -end), output
         deadline = time.monotonic() + 20
         while any(alive(pid) for pid in workers):
