@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -43,15 +41,11 @@ def test_page_after_a_kill_is_the_same_and_its_peak_is_what_check_says(
     begun = time.monotonic()
     peak = peak_of(runs.arguments(config, undisturbed, "report", results))
     took = time.monotonic() - begun
-    begun = time.monotonic()
-    with subprocess.Popen(
-        runs.command(config, tmp_path, "report", results), stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        # The stage begins with this line; before it Python is loaded and nothing is at stake.
-        assert any("config:" in line for line in process.stderr)
-        time.sleep(chance().uniform(0.0, max(0.0, took - (time.monotonic() - begun))))
-        process.send_signal(signal.SIGKILL)
+    process = runs.start(config, tmp_path, "report", results)
+    # The stage begins with this line; before it Python is loaded and nothing is at stake.
+    assert process.wait_until(lambda: "config:" in (tmp_path / "log").read_text())
+    time.sleep(chance().uniform(0.0, took))
+    process.kill()
     assert not page.exists() or page.read_bytes() == (undisturbed / "report.html").read_bytes()
     runs.run(config, tmp_path, "report", results)
     runs.assert_same(tmp_path, undisturbed, "report")
