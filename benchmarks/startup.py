@@ -17,11 +17,16 @@ import tempfile
 import time
 from pathlib import Path
 
+# What `gigascope run` does before and with a stage that has next to nothing to do, to the end of the process.
 FIRST_KERNEL = (
+    "from gigascope.runtime import collector\n"
+    "collector.collect_rarely()\n"
+    "import gigascope.runtime.run\n"
     "from gigascope.registry import get_stage\n"
     "from gigascope.runtime.fingerprint import fingerprint\n"
     "fingerprint(get_stage('tomography.reconstruct').function)\n"
     "import torch\n"
+    "collector.collect_as_usual()\n"
     "import gigascope.tomography.tomogram\n"
     "from gigascope.kernels import projector\n"
     "angles = torch.zeros(3, dtype=torch.float64)\n"

@@ -15,6 +15,7 @@ import typer
 from gigascope.crate_cli import crate
 from gigascope.errors import EXIT_CHECKPOINTED, EXIT_DEFECT, EXIT_USER, Checkpointed, UserError
 from gigascope.reference_cli import keys, schema
+from gigascope.runtime import collector
 
 app = typer.Typer(
     name="gigascope",
@@ -117,6 +118,7 @@ def run(
     ] = None,
 ) -> None:
     """Run one stage, or one job of a scattered stage."""
+    collector.collect_rarely()
     from gigascope.runtime.run import job_of, run_stage
 
     _log_to_stderr()

@@ -24,6 +24,7 @@ from gigascope.config.dataset import Dataset, load_dataset, read_yaml
 from gigascope.config.section import Section, explain
 from gigascope.errors import EXIT_USER, UserError
 from gigascope.registry import get_stage, stages
+from gigascope.runtime import collector
 from gigascope.runtime.plan import Plan, plan_stage
 from gigascope.runtime.raw_digest import raw_digests
 from gigascope.runtime.resources import Estimate
@@ -348,6 +349,7 @@ load = _for_snakemake(Workflow.load)
 @_for_snakemake
 def prepare(on_cluster: bool) -> None:
     """Before anything else; ends Snakemake as :func:`gigascope.workflow_cluster.bring_own_commands` says."""
+    collector.collect_rarely()
     cluster.bring_own_commands(on_cluster)
     if on_cluster:
         cluster.keep_jobs_in_sight()

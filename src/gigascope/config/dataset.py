@@ -196,7 +196,6 @@ PIPELINES: dict[str, type[_Dataset]] = {
     "topography": TopographyDataset,
     "synthesis": SynthesisDataset,
 }
-_ADAPTER: TypeAdapter[Dataset] = TypeAdapter(Annotated[Dataset, Field(discriminator="pipeline")])
 
 
 def parse_dataset(values: dict[str, Any], where: str = "dataset") -> Dataset:
@@ -305,7 +304,8 @@ def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 
 def dataset_schema() -> dict[str, Any]:
     """JSON Schema of a dataset YAML, for editors."""
-    schema = _ADAPTER.json_schema(by_alias=True)
+    adapter: TypeAdapter[Dataset] = TypeAdapter(Annotated[Dataset, Field(discriminator="pipeline")])
+    schema = adapter.json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "gigascope dataset"}
 
 

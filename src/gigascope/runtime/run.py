@@ -19,7 +19,7 @@ from typing import Any
 from gigascope.config.section import canonical_json
 from gigascope.errors import UserError
 from gigascope.registry import get_stage
-from gigascope.runtime import lock, memory, provenance
+from gigascope.runtime import collector, lock, memory, provenance
 from gigascope.runtime.context import Context
 from gigascope.runtime.device import describe
 from gigascope.runtime.fingerprint import fingerprint
@@ -165,6 +165,7 @@ def _perform(run: _Run) -> None:
     context.checkpoints.listen()
     device = describe(context.device) if stage.gpu else "CPU"
     _first_lines(plan, device)
+    collector.collect_as_usual()
     written = folder / "outputs"
     shutil.rmtree(written, ignore_errors=True)
     written.mkdir()
@@ -196,6 +197,7 @@ def _scattered(run: _Run, job: Job | None, workers: int | None) -> None:
     )
     device = scattered.device(None if job is None else job.kind)
     _first_lines(plan, device)
+    collector.collect_as_usual()
     if job is None or job.kind == "open":
         _sweep(run.folder)
     if job is None:
