@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 LINE_EVERY_S = 30.0
+BAR_EVERY_S = 0.2
 RECORD_EVERY_S = 2.0
 
 T = TypeVar("T")
@@ -45,22 +46,23 @@ class Progress:
             total = len(iterable)  # type: ignore[arg-type]
         bar = _Bar(what, unit, total, done) if self._bar and sys.stderr.isatty() else None
         start = last_line = time.monotonic()
-        last_record = 0.0
+        last_record = last_bar = 0.0
         count = done
         try:
             for item in iterable:
                 yield item
                 count += 1
                 now = time.monotonic()
-                note = _note(item)
-                if bar is not None:
-                    bar.update(count, note)
-                elif now - last_line >= LINE_EVERY_S:
+                # What an item says of itself may take a while to find out: it is asked only where that is shown.
+                if bar is not None and (now - last_bar >= BAR_EVERY_S or count == total):
+                    last_bar = now
+                    bar.update(count, _note(item))
+                elif bar is None and now - last_line >= LINE_EVERY_S:
                     last_line = now
-                    _log.info("%s", _line(what, unit, count, total, count - done, now - start, note))
+                    _log.info("%s", _line(what, unit, count, total, count - done, now - start, _note(item)))
                 if now - last_record >= RECORD_EVERY_S or count == total:
                     last_record = now
-                    self._record(what, unit, count, total, now - start, note)
+                    self._record(what, unit, count, total, now - start, _note(item))
         finally:
             if bar is not None:
                 bar.close()
