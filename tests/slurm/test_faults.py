@@ -171,13 +171,16 @@ def run(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         # however slow this machine is, what is at work now still is when Snakemake is started again
-        for job in cluster.ask("squeue", "-h", "-t", "R", "-o", "%A").split():
+        at_work = cluster.ask("squeue", "-h", "-t", "R", "-o", "%A").split()
+        for job in at_work:
             cluster.ask("scontrol", "suspend", job)
         run.said["first"] = (-signal.SIGKILL, run.said_so_far)
         run.said["unlock"] = run.call("snakemake", "--unlock")
         run.said["too early"] = run.call(*run.command)
         words = re.search(r"scancel (--name=\S+[0-9a-f])", run.said["too early"][1])
         assert words is not None, run.said["too early"][1]
+        for job in at_work:
+            cluster.ask("scontrol", "resume", job)
         cluster.ask("scancel", words[1])
         while cluster.ask("squeue", "-h"):
             time.sleep(0.2)
