@@ -34,11 +34,7 @@ _REGISTRY = '\nMODULES["toy"] = ("gigascope.toy.stages",)\n'
 # `config/dataset.py` is what every dataset is read with, so that the toy's model has to be known by then.
 _DATASET = """
 
-from typing import Union  # noqa: E402
-
 from gigascope.toy import config as _toy  # noqa: E402, F401
-
-_ADAPTER = TypeAdapter(Annotated[Union[tuple(PIPELINES.values())], Field(discriminator="pipeline")])
 """
 _CHECK = '\nPLANS["toy"] = "gigascope.toy.plan"\n'
 _SUMMARY = '\nHEADLINES["toy"] = ()\n'

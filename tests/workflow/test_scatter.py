@@ -124,12 +124,8 @@ def test_rules_of_a_scattered_stage_pass_the_linters(scattered: Checkout) -> Non
 
 def test_needs_of_each_job_follow_from_its_own_estimate(tmp_path: Path) -> None:
     with toy.installed(), pytest.MonkeyPatch.context() as patch:
-        from pydantic import TypeAdapter
-
         from gigascope import workflow
-        from gigascope.config import dataset
 
-        patch.setattr(dataset, "_ADAPTER", TypeAdapter(dataset.PIPELINES["toy"]))
         plan = importlib.import_module("gigascope.toy.plan")
         patch.setattr(workflow, "_chain", lambda dataset, module: plan)
         workflow.estimate_of.cache_clear()
