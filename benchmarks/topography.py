@@ -12,7 +12,8 @@ all_in_focus_psnr_db                against the true picture, full scale of the 
                                     is known would give, mixed of two slices or of the nearest one
 the acceptance tests that need no GPU are printed with their aims: A1 to A4, C1 to C3, H1, H5, H7, E1
 
---quick: preset XS, a training of 20 steps and no mesh, within a minute. With --results a finished run there is not repeated.
+--quick: preset XS, a training of 20 steps and no mesh, within a minute. With --results a finished run there is not
+repeated.
 """
 
 from __future__ import annotations
