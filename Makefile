@@ -64,7 +64,7 @@ demo: setup ## set up, run the demo datasets, and say where the reports are
 	python -c 'from gigascope.workflow import Workflow; print(*Workflow.load({"datasets": "$(DEMOS)"}).summary(), sep="\n")'
 
 test: setup lint ## set up, check style and types, and run all tests
-	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=$$(nproc) python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
+	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=$$(nproc --all) python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 lint: setup ## ruff, mypy, snakefmt and snakemake --lint
 	@mkdir -p build
