@@ -41,7 +41,9 @@ class Cluster:
     environment : what a process needs to reach the cluster, on top of its own
     """
 
-    def __init__(self, folder: Path, n_nodes: int, cpus: int, memory_mb: int, policed: bool, patience_s: int) -> None:
+    def __init__(
+        self, folder: Path, n_nodes: int, cpus: int, memory_mb: int, policed: bool, patience_s: int, silent_s: int
+    ) -> None:
         self.folder = folder
         self.nodes = [f"n{i}" for i in range(1, n_nodes + 1)]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -49,14 +51,14 @@ class Cluster:
         self._socket = folder / "munge.socket"
         for name in ("log", "state", "spool", "bin"):
             (folder / name).mkdir()
-        self._configure(cpus, memory_mb, policed, patience_s)
+        self._configure(cpus, memory_mb, policed, patience_s, silent_s)
         # Snakemake's job step drops SLURM_CONF before it calls srun, so the commands are wrapped and name it.
         self.environment = {
             "SLURM_CONF": str(self._conf),
             "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
         }
 
-    def _configure(self, cpus: int, memory_mb: int, policed: bool, patience_s: int) -> None:
+    def _configure(self, cpus: int, memory_mb: int, policed: bool, patience_s: int, silent_s: int) -> None:
         host = socket.gethostname().split(".")[0]
         ports = _free_ports(len(self.nodes) + 1)
         user = getpass.getuser()
@@ -84,7 +86,7 @@ class Cluster:
             "SelectType=select/cons_tres",
             "SelectTypeParameters=CR_CPU_Memory",
             "SchedulerParameters=bf_interval=2,sched_min_interval=100000",
-            "SlurmdTimeout=10",
+            f"SlurmdTimeout={silent_s}",
             f"MessageTimeout={patience_s}",
             "ReturnToService=2",
             "JobRequeue=0",
@@ -192,7 +194,13 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster(
-    n_nodes: int = 3, cpus: int = 2, memory_mb: int = 4000, *, policed: bool = False, patience_s: int = 10
+    n_nodes: int = 3,
+    cpus: int = 2,
+    memory_mb: int = 4000,
+    *,
+    policed: bool = False,
+    patience_s: int = 10,
+    silent_s: int = 300,
 ) -> Iterator[Cluster]:
     """A cluster for as long as the `with` block lasts.
 
@@ -201,10 +209,12 @@ def running_cluster(
     cpus, memory_mb : of each node
     policed : jobs that take more memory than they asked for are killed
     patience_s : how long commands try to reach the controller
+    silent_s : after how long a node that does not answer is down, and its jobs lost; a busy machine keeps its nodes
+        waiting for many seconds
     """
     # Unix sockets and slurm.conf want a short path of plain characters.
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
-    cluster = Cluster(folder, n_nodes, cpus, memory_mb, policed, patience_s)
+    cluster = Cluster(folder, n_nodes, cpus, memory_mb, policed, patience_s, silent_s)
     try:
         cluster.start()
         yield cluster

@@ -160,7 +160,7 @@ def run(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         toy.install(made.root)
     # Parts that ask for 800 MB, and the second time for 1200.
     checkout.edit("src/gigascope/toy/plan.py", "Estimate(factor * BASE_BYTES,", "Estimate(500 * 2**20,")
-    with running_cluster(n_nodes=7, memory_mb=8000, policed=True) as cluster:
+    with running_cluster(n_nodes=7, memory_mb=8000, policed=True, silent_s=10) as cluster:
         run = Run(cluster, checkout, undisturbed, Watch(cluster, checkout.result("scratch")))
         run.watch.start()
         process = run.start()

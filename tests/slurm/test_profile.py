@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -55,12 +56,13 @@ def programs(cluster: Cluster) -> Path:
 
 def test_literal_command_runs_the_chains_to_their_end(run_on_cluster: tuple[Checkout, str], cluster: Cluster) -> None:
     checkout, output = run_on_cluster
-    n_jobs = output.count("has been submitted with SLURM jobid")
+    submitted = re.findall(r"Job (\d+) has been submitted with SLURM jobid", output)
     # Five stages of the tilt series; of the volume ingest, gate, decode and evaluate, and the fit: open, two parts in
     # each of two rounds, gather. Of the stacks synth, ingest, calibrate, train, mosaic, mesh and evaluate, and infer:
     # open, two parts, gather. Of the cultures ingest, phantoms, train, infer and evaluate, and simulate: open, two
     # parts, gather. Reports and configs are made on the submitting host.
-    assert n_jobs == 5 + 4 + 6 + 7 + 4 + 5 + 4, output
+    assert len(set(submitted)) == 5 + 4 + 6 + 7 + 4 + 5 + 4, output
+    assert len(set(submitted)) == len(submitted), "a job was submitted again:\n" + "\n".join(_accidents(output))
     for dataset in ("one", "volume", "stacks", "cultures"):
         assert checkout.result(f"{dataset}/report.html").stat().st_size > 1000
     assert checkout.attributes("volume/gaussians")["provenance"]["scatter"]["parts"] == 2
@@ -113,3 +115,8 @@ def test_queued_job_runs_as_planned_whatever_the_yaml_says_then(
     assert checkout.planned() == set()
     checkout.dataset("one").write_text(original)
     assert checkout.planned() == halves
+
+
+def _accidents(output: str) -> list[str]:
+    """What Snakemake said of the jobs that failed, each with its log."""
+    return re.findall(r"(?:Error in rule|SLURM job |SLURM status).*?(?=\n\[|\Z)", output, flags=re.DOTALL)
