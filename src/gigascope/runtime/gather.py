@@ -14,7 +14,7 @@ from gigascope.runtime import lock
 from gigascope.runtime.checkpoint import Checkpoints
 from gigascope.runtime.context import Context
 from gigascope.runtime.items import Workplace, read_round
-from gigascope.runtime.opened import OUTPUTS, altered, lost, restore
+from gigascope.runtime.opened import OUTPUTS, altered, lost, released, restore
 from gigascope.runtime.records import AGAIN, ItemRecord, PartRecord, Unusable
 from gigascope.runtime.shared_work import GatherWork, History
 from gigascope.store.checksum import read_checksums, shard_files
@@ -133,12 +133,21 @@ class Gather:
         }
 
 
-def problems(folder: Path, items: Sequence[ItemRecord], *, by_size: bool = False) -> list[str | None]:
-    """What is wrong with the files of each item, if anything; `by_size` leaves the checksums of shards to others."""
+def problems(
+    folder: Path, items: Sequence[ItemRecord], *, by_size: bool = False, gone: tuple[str, ...] = ()
+) -> list[str | None]:
+    """What is wrong with the files of each item, if anything.
+
+    Parameters
+    ----------
+    by_size : leaves the checksums of shards to others
+    gone : beginnings of the paths of shards that were released
+    """
 
     def problem(item: ItemRecord) -> str | None:
         found = [lost(folder, item.saved)] if item.saved is not None else []
-        found += [altered(folder, shard, by_size=by_size) for shard in item.shards]
+        kept = (shard for shard in item.shards if not shard.file.startswith(gone))
+        found += [altered(folder, shard, by_size=by_size) for shard in kept]
         return next(filter(None, found), None)
 
     with ThreadPoolExecutor(_HASH_THREADS) as pool:
@@ -167,7 +176,8 @@ def refuse_altered(place: Workplace, history: History, parts: Sequence[PartRecor
     Unusable : something is missing or altered; the record of its part was removed
     """
     items = [(part, item) for part in parts for item in part.items]
-    found = problems(place.folder, [item for _, item in items], by_size=by_size)
+    gone = released(place.folder, history.opened)
+    found = problems(place.folder, [item for _, item in items], by_size=by_size, gone=gone)
     _refuse(place, [(part, problem) for (part, _), problem in zip(items, found, strict=True) if problem])
 
 

@@ -32,6 +32,7 @@ from gigascope.store.disk import disk_errors, remove
 SAVED = "open.bin"
 OUTPUTS = "outputs"
 SHARED = "shared.zarr"
+BEGUN = "begun-"
 _METADATA = "zarr.json"
 _append_lock = threading.Lock()
 
@@ -55,12 +56,14 @@ class Opened:
     saved : arrays for all items, by name
     stores : by the path of their folders below the work folder
     warnings : for the report
+    until : the last round that needs it, of each shared array that is not kept to the end
     """
 
     plan: WorkPlan
     saved: Mapping[str, Saved] = field(default_factory=dict)
     stores: Mapping[str, OpenedStore] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    until: Mapping[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> str:
         """Write `plan.json`; returns its SHA-256."""
@@ -69,6 +72,7 @@ class Opened:
             "saved": {name: asdict(saved) for name, saved in self.saved.items()},
             "stores": {name: asdict(store) for name, store in self.stores.items()},
             "warnings": list(self.warnings),
+            "until": dict(self.until),
         }
         text = canonical_json(json_value(values))
         write_atomically(folder / PLAN, text)
@@ -90,7 +94,7 @@ class Opened:
                 for name, s in values["stores"].items()
             }
             saved = {name: Saved(**s) for name, s in values["saved"].items()}
-            opened = cls(WorkPlan.of(values["plan"]), saved, stores, tuple(values["warnings"]))
+            opened = cls(WorkPlan.of(values["plan"]), saved, stores, tuple(values["warnings"]), values["until"])
         except FileNotFoundError:
             raise Unusable("this work folder is not open.", where=folder, do=AGAIN) from None
         except (ValueError, KeyError, TypeError) as error:
@@ -99,11 +103,13 @@ class Opened:
         return opened, hashlib.sha256(text.encode()).hexdigest()
 
     def problem(self, folder: Path) -> str | None:
-        """What is missing or altered of the things that the plan names, shards apart."""
+        """What is missing or altered of the things that the plan names, shards of the items apart."""
+        gone = released(folder, self)
         for name, store in self.stores.items():
             if missing := [file for file in store.metadata if not (folder / name / file).is_file()]:
                 return f"{name}/{missing[0]} is missing"
-            if problems := list(filter(None, (altered(folder, file) for file in store.files))):
+            kept = (file for file in store.files if not file.file.startswith(gone))
+            if problems := list(filter(None, (altered(folder, file) for file in kept))):
                 return problems[0]
         return next(filter(None, (lost(folder, saved) for saved in self.saved.values())), None)
 
@@ -157,8 +163,42 @@ def shared_store(folder: Path) -> StoreWriter:
 
 def clear(folder: Path) -> None:
     """Remove all that an open job made or began, and its plan first of all."""
-    for name in (PLAN, SAVED, OUTPUTS, SHARED):
-        remove(folder / name)
+    for path in (*(folder / name for name in (PLAN, SAVED, OUTPUTS, SHARED)), *folder.glob(f"{BEGUN}*")):
+        remove(path)
+
+
+# shared arrays that only some rounds need
+
+
+def release(folder: Path, opened: Opened, round_: int) -> None:
+    """Remove the shards of shared arrays that no item needs any more, now that a round begins."""
+    names = [name for name, until in opened.until.items() if until < round_]
+    if names and begun(folder) < round_:
+        # first, so that nobody takes what is removed for lost
+        write_atomically(folder / f"{BEGUN}{round_}", "")
+    for name in names:
+        remove(folder / _shards_of(name))
+
+
+def released(folder: Path, opened: Opened) -> tuple[str, ...]:
+    """Beginnings of the paths, below the work folder, of shards that may be gone."""
+    now = begun(folder)
+    return tuple(f"{_shards_of(name)}/" for name, until in opened.until.items() if until < now)
+
+
+def cannot_repeat(folder: Path, opened: Opened, round_: int) -> bool:
+    """Whether arrays that items of a round may need were released since."""
+    now = begun(folder)
+    return any(round_ <= until < now for until in opened.until.values())
+
+
+def begun(folder: Path) -> int:
+    """The latest round for which arrays were released; -1: none."""
+    return max((int(path.name.removeprefix(BEGUN)) for path in folder.glob(f"{BEGUN}*[0-9]")), default=-1)
+
+
+def _shards_of(name: str) -> str:
+    return f"{SHARED}/arrays/{name}/c"
 
 
 # arrays of any length, one after the other in few files: a file of its own for each would be millions of them

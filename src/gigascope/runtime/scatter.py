@@ -153,7 +153,7 @@ class ScatteredRun:
         if (self.folder / files.SHARED).is_dir():
             stores[files.SHARED] = {}
         found = {name: files.store_as_opened(self.folder, name, attrs) for name, attrs in stores.items()}
-        opened = Opened(plan, context.work.saved, found, tuple(context.warnings))
+        opened = Opened(plan, context.work.saved, found, tuple(context.warnings), context.work.until)
         digest = opened.write(self.folder)
         _remove_checkpoints(self.folder)
         n_items = [len(items) for items in plan.rounds]
@@ -168,8 +168,11 @@ class ScatteredRun:
         with lock.held(home):
             share = history.opened.plan.share(round_, part, self.parts)
             journal = Journal(home / "items.jsonl")
-            done = self._kept(journal, share, history.follows[round_])
+            done = self._kept(journal, share, history, round_)
             rest = [item for item in share if item not in done]
+            if rest and files.cannot_repeat(self.folder, history.opened, round_):
+                self._give_up(round_, part)
+            files.release(self.folder, history.opened, round_)
             results = pool.map(functools.partial(work_on, self._place, round_, part), rest)
             progress = Progress(home / "progress.jsonl")
             what = self._name(round_, part)
@@ -190,13 +193,21 @@ class ScatteredRun:
             record_.write(self._place.record(round_, part))
         return record_
 
-    def _kept(self, journal: Journal, share: list[int], follows: str) -> dict[int, ItemRecord]:
+    def _give_up(self, round_: int, part: int) -> None:
+        """A part has to be done again, and what it started from is gone: have the stage opened again."""
+        (self.folder / records.PLAN).unlink(missing_ok=True)
+        (self._place.records / records.OPEN).unlink(missing_ok=True)
+        what = f"{self._name(round_, part)}: what it left is lost, and what it started from was released since."
+        raise Unusable(what, where=self.folder, do=records.AGAIN)
+
+    def _kept(self, journal: Journal, share: list[int], history: History, round_: int) -> dict[int, ItemRecord]:
         """Finished items of an earlier attempt that are as it left them, and still follow the same."""
         kept: dict[int, ItemRecord] = {}
-        found = journal.read()
+        found, follows = journal.read(), history.follows[round_]
         mine = set(share)
         candidates = [r for r in found if r.follows == follows and r.item in mine]
-        for record, problem in zip(candidates, problems(self.folder, candidates), strict=True):
+        gone = files.released(self.folder, history.opened)
+        for record, problem in zip(candidates, problems(self.folder, candidates, gone=gone), strict=True):
             if problem is None:
                 kept[record.item] = record
             else:

@@ -332,14 +332,33 @@ class OpenWork:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.saved: dict[str, Saved] = {}
+        self.until: dict[str, int] = {}
 
     def create_array(
-        self, name: str, shape: Sequence[int], dtype: DTypeLike, *, access: Access = "volume", plan: Any = None
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: DTypeLike,
+        *,
+        access: Access = "volume",
+        plan: Any = None,
+        compress: bool = True,
+        until: int | None = None,
     ) -> zarr.Array:
-        """A shared array that is no output; `plan` cuts it where `access` does not fit."""
+        """A shared array that is no output.
+
+        Parameters
+        ----------
+        plan : cuts it where `access` does not fit
+        compress : False: plain bytes, for what does not get smaller
+        until : the last round whose items read it; its shards are removed when a later round begins. None: it is kept
+        """
+        if until is not None:
+            self.until[name] = until
         store = files.shared_store(self._folder)
+        cut = plan or shard_plan(shape, dtype, access)
         with disk_errors(store.path):
-            return new_array(store.group, f"arrays/{name}", plan or shard_plan(shape, dtype, access), dtype)
+            return new_array(store.group, f"arrays/{name}", cut, dtype, compress=compress)
 
     def save(self, **arrays: ArrayLike) -> None:
         """Keep arrays for all items; a name that was saved before gets its new value."""
