@@ -42,11 +42,57 @@ rule tomography_prealign:
         run("tomography.prealign")
 
 
+rule tomography_reconstruct_open:
+    input:
+        config=stage_config("tomography.reconstruct"),
+        tilt_series=store("tilt_series"),
+        prealigned=store("prealigned"),
+    output:
+        opened=temp(open_record("tomography.reconstruct")),
+    log:
+        result("logs/tomography.reconstruct/open.log"),
+    benchmark:
+        result("benchmarks/tomography.reconstruct/open.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("tomography"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("tomography.reconstruct", "open")
+    resources:
+        **resources("tomography.reconstruct", "open"),
+    shell:
+        run("tomography.reconstruct", "open")
+
+
+rule tomography_reconstruct_part:
+    input:
+        config=stage_config("tomography.reconstruct"),
+        tilt_series=store("tilt_series"),
+        prealigned=store("prealigned"),
+        before=records_before("tomography.reconstruct"),
+    output:
+        record=temp(part_record("tomography.reconstruct")),
+    log:
+        result("logs/tomography.reconstruct/round-{round}.part-{part}.log"),
+    benchmark:
+        result("benchmarks/tomography.reconstruct/round-{round}.part-{part}.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("tomography"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("tomography.reconstruct", "part")
+    resources:
+        **resources("tomography.reconstruct", "part"),
+    shell:
+        run("tomography.reconstruct", "part")
+
+
 rule tomography_reconstruct:
     input:
         config=stage_config("tomography.reconstruct"),
         tilt_series=store("tilt_series"),
         prealigned=store("prealigned"),
+        records=all_records("tomography.reconstruct"),
     output:
         tomogram=store("tomogram"),
         aligned=store("aligned"),
@@ -70,11 +116,57 @@ rule tomography_reconstruct:
         run("tomography.reconstruct")
 
 
+rule tomography_halves_open:
+    input:
+        config=stage_config("tomography.halves"),
+        tilt_series=store("tilt_series"),
+        tomogram=store("tomogram"),
+    output:
+        opened=temp(open_record("tomography.halves")),
+    log:
+        result("logs/tomography.halves/open.log"),
+    benchmark:
+        result("benchmarks/tomography.halves/open.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("tomography"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("tomography.halves", "open")
+    resources:
+        **resources("tomography.halves", "open"),
+    shell:
+        run("tomography.halves", "open")
+
+
+rule tomography_halves_part:
+    input:
+        config=stage_config("tomography.halves"),
+        tilt_series=store("tilt_series"),
+        tomogram=store("tomogram"),
+        before=records_before("tomography.halves"),
+    output:
+        record=temp(part_record("tomography.halves")),
+    log:
+        result("logs/tomography.halves/round-{round}.part-{part}.log"),
+    benchmark:
+        result("benchmarks/tomography.halves/round-{round}.part-{part}.tsv")
+    wildcard_constraints:
+        dataset=datasets_of("tomography"),
+    conda:
+        "../../envs/gpu.yaml"
+    threads: threads_of("tomography.halves", "part")
+    resources:
+        **resources("tomography.halves", "part"),
+    shell:
+        run("tomography.halves", "part")
+
+
 rule tomography_halves:
     input:
         config=stage_config("tomography.halves"),
         tilt_series=store("tilt_series"),
         tomogram=store("tomogram"),
+        records=all_records("tomography.halves"),
     output:
         halves=store("halves"),
     log:

@@ -197,7 +197,31 @@ class Reconstruct(Section):
     )
     iterations: PositiveInt = Field(100, description="primal-dual iterations at full resolution, at most")
     tol: NonNegativeFloat = Field(
-        1e-4, description="ends when the objective changed less than this fraction over 10 iterations"
+        1e-4, description="ends when the objective changed less than this fraction over a round"
+    )
+    round: PositiveInt = Field(
+        10,
+        description=(
+            "iterations of a round: how often the objective is looked at, and slices that a slab reads of its "
+            "neighbours; more of them read and write less and compute more"
+        ),
+    )
+    parts: PositiveInt = Field(
+        1, description="jobs that share the slabs in each round; the result does not depend on it"
+    )
+    slab: PositiveInt | None = Field(
+        None,
+        description=(
+            "slices along the tilt axis that are held at once; none: as many as fit into `memory_gib`, and a slab for "
+            "each part; the result does not depend on it"
+        ),
+    )
+    memory_gib: PositiveFloat = Field(
+        32.0,
+        description=(
+            "memory that a job may take for its volumes, GiB: the size of the slabs is chosen from it, and where the "
+            "alignment does not fit, fewer groups or a coarser finest level"
+        ),
     )
     positivity: bool = Field(False, description="keeps the tomogram at or above 0 (dark field)")
     weights: Literal["noise", "none"] = Field("noise", description="weigh views by their noise, or all alike")
@@ -213,6 +237,17 @@ class Halves(Section):
 
     enabled: bool = Field(True, description="false: no half tomograms, and no FSC in the report")
     bin: Literal[1, 2, 4] = Field(2, description="binning relative to the tomogram; 1 doubles time and memory")
+    iterations: PositiveInt = Field(
+        100, description="primal-dual iterations of each half, at most, and never more than those of the tomogram"
+    )
+    round: PositiveInt = Field(10, description="iterations of a round, as `reconstruct.round`")
+    parts: PositiveInt = Field(
+        1, description="jobs that share the slabs of both halves; the result does not depend on it"
+    )
+    slab: PositiveInt | None = Field(
+        None, description="slices that are held at once, as `reconstruct.slab`; the result does not depend on it"
+    )
+    memory_gib: PositiveFloat = Field(32.0, description="memory that a job may take for its slab, GiB")
 
 
 class Evaluate(Section):

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from gigascope.tomography.aligned_rows import AlignedRows, Rows
 from gigascope.tomography.alignment import Alignment
+from gigascope.tomography.fixed_shifts import constants_solver, layout_of, operator_of, precision_of, regularization
 from gigascope.tomography.products import read_shifts
-from gigascope.tomography.reconstruct import LOOK_EVERY, TvSolver, weighted_backprojection
+from gigascope.tomography.reconstruct import ReconstructParameters, TvSolver
 from gigascope.tomography.residual import interleaved
 from gigascope.tomography.series import Series
-from gigascope.tomography.tomogram import aligned_data, layout_of, operator_of, regularization, tv_solver
+from gigascope.tomography.slab_problem import SlabProblem
+from gigascope.tomography.slab_rounds import SlabRounds
+from gigascope.tomography.slabs import cut
 
 if TYPE_CHECKING:
-    from gigascope.config.tomography import Reconstruct
+    from gigascope.config.tomography import Halves, Reconstruct
     from gigascope.store.open import StoreReader
+
+F64 = NDArray[np.float64]
+NAMES = ("even", "odd")
 
 
 def read_alignment(tomogram: StoreReader, series: Series) -> Alignment:
@@ -43,49 +51,89 @@ class HalfSets:
     series : raw views
     tomogram : the whole one; its shifts and flags are used
     cfg : the settings it was made with
-    bin : relative to the tomogram
+    halves : the stage's section
     device : to compute on
     """
 
-    def __init__(self, series: Series, tomogram: StoreReader, cfg: Reconstruct, bin: int, device: torch.device) -> None:
-        self._series, self._cfg = series, cfg
-        self._alignment = read_alignment(tomogram, series)
-        self.bin = bin * self._cfg.bin
-        self.layout = layout_of(series, self._cfg, self.bin)
-        noise = series.noise if self._cfg.weights == "noise" else np.ones(len(series.tilt))
-        self._views, self._weights = aligned_data(series, self.layout, self._alignment, noise, self.bin, device)
+    def __init__(
+        self, series: Series, tomogram: StoreReader, cfg: Reconstruct, halves: Halves, device: torch.device
+    ) -> None:
+        self.series, self._cfg, self._halves, self._device = series, cfg, halves, device
+        self.alignment = read_alignment(tomogram, series)
+        self.bin = halves.bin * cfg.bin
+        self.layout = layout_of(series, cfg, self.bin)
         # of the views in use, so that both halves have as many although views were left out
-        used = np.flatnonzero([flag == "" for flag in self._alignment.flags])
-        self._members = [used[half] for half in interleaved(len(used), 2)]
+        used = np.flatnonzero([flag == "" for flag in self.alignment.flags])
+        self.members: list[NDArray[np.intp]] = [used[half] for half in interleaved(len(used), 2)]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(z, x, y) of a half tomogram."""
         return self.layout.shape(self.bin)
 
-    @property
-    def n_looks(self) -> int:
-        """Records of one half's reconstruction, at most."""
-        return math.ceil(self._cfg.iterations / LOOK_EVERY)
+    def write_views(
+        self, views: Sequence[Rows], scratch: Path, progress: Callable[[Any], Iterable[int]] = iter
+    ) -> dict[str, F64]:
+        """Resample each view once, into the rows of its half; means of the views by name, see :meth:`rounds`."""
+        found = {f"{name}_means": np.full(len(members), np.nan) for name, members in zip(NAMES, self.members)}
+        problems = [self._problem(half, {}) for half in range(len(NAMES))]
+        places = {int(k): (half, n) for half, members in enumerate(self.members) for n, k in enumerate(members)}
+        with AlignedRows(views, scratch) as rows:
+            for k in progress(sorted(places)):
+                half, n = places[k]
+                view, mask = self.series.prepared_view(
+                    k,
+                    device=self._device,
+                    bin=self.bin,
+                    largest_bin=self.layout.largest_bin,
+                    shift=self.alignment.shifts[k],
+                    spline=3,
+                )
+                rows.put(half, n, view, mask)
+                found[f"{NAMES[half]}_means"][n] = problems[half].view_mean(n, view, mask)
+        return found
 
-    def _data(self, half: int) -> tuple[Tensor, Tensor, np.ndarray]:
-        chosen = torch.from_numpy(self._members[half]).to(self._views.device)
-        return self._views[chosen], self._weights[chosen], self._series.tilt[self._members[half]]
-
-    def solver(self, half: int) -> TvSolver | None:
-        """The reconstruction of a half, 0 even or 1 odd; none for methods without iteration."""
-        if self._cfg.method != "tv":
+    def constants_solver(self, half: int) -> TvSolver | None:
+        """A coarse half tomogram that knows the constants of a section's views; those of the whole set know the other
+        half.
+        """
+        if self.layout.extent == "object" or self._cfg.method != "tv":
             return None
-        views, weights, tilt = self._data(half)
-        # the constants of a section's views are solved anew: those of the whole set know the other half
-        lam = regularization(self._series, self._cfg, len(tilt), self.bin)
-        return tv_solver(views, weights, tilt, self.layout, self._cfg, lam=lam, bin=self.bin)
+        members = self.members[half]
+        return constants_solver(self.series, self.layout, self.alignment, self._cfg, self.bin, members, self._device)
 
-    def volume(self, half: int, solver: TvSolver | None) -> Tensor:
-        """(z, x, y) half tomogram in prepared units per voxel length."""
-        if solver is not None:
-            return solver.volume
-        views, weights, tilt = self._data(half)
-        return weighted_backprojection(
-            views, weights, tilt, shape=self.shape, hz=self.layout.hz, operator=operator_of(self._cfg)
+    def rounds(self, kept: Mapping[str, NDArray[Any]]) -> SlabRounds:
+        """Both halves slab by slab, from the constants and means, by name, that were found beforehand."""
+        cfg, halves = self._cfg, self._halves
+        slabs = cut(
+            self.layout,
+            self.bin,
+            max(map(len, self.members)),
+            round=halves.round,
+            slab=halves.slab,
+            parts=-(-halves.parts // len(NAMES)),
+            gib=halves.memory_gib,
+        )
+        problems = {name: self._problem(half, kept) for half, name in enumerate(NAMES)}
+        return SlabRounds(problems, slabs, iterate=cfg.method == "tv")
+
+    def _problem(self, half: int, kept: Mapping[str, NDArray[Any]]) -> SlabProblem:
+        cfg, members, name = self._cfg, self.members[half], NAMES[half]
+        noise = self.series.noise if cfg.weights == "noise" else np.ones(len(self.series.tilt))
+        return SlabProblem(
+            tilt=self.series.tilt[members],
+            precision=precision_of(self.alignment, noise)[members],
+            constants=kept.get(f"{name}_constants"),
+            means=kept.get(f"{name}_means"),
+            layout=self.layout,
+            bin=self.bin,
+            parameters=ReconstructParameters(
+                lam=regularization(self.series, cfg, len(members), self.bin),
+                iterations=min(cfg.iterations, self._halves.iterations),
+                tol=cfg.tol,
+                positivity=cfg.positivity,
+                round=self._halves.round,
+            ),
+            device=self._device,
+            operator=operator_of(cfg),
         )

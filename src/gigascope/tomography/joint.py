@@ -22,7 +22,7 @@ from gigascope.tomography import guards
 from gigascope.tomography.alignment import Alignment, AlignParameters, AlignUpdate, SolveState
 from gigascope.tomography.geometry import alignment_bins, level_shape, volume_width
 from gigascope.tomography.level_solve import LevelSolve, Measurement
-from gigascope.tomography.levels import upsample_volume
+from gigascope.tomography.levels import BinnedViews, upsample_volume
 from gigascope.tomography.shift_update import NormalEquations, damped_increment, normal_equations
 
 F64 = NDArray[np.float64]
@@ -41,7 +41,7 @@ class JointSolver:
     Parameters
     ----------
     views : (tilt, s, y) float32, prepared signal in the rotated frame without shifts, unit standard deviation,
-        ascending tilt; s, y multiples of the largest bin. The solver runs on its device
+        ascending tilt; s, y multiples of the largest bin, or their bins. The solver runs on its device
     valid : (tilt, s, y) bool, pixels that exist
     tilt : (tilt,) radians
     shifts : (tilt, 2) pixels to start from
@@ -61,8 +61,8 @@ class JointSolver:
 
     def __init__(
         self,
-        views: Tensor,
-        valid: Tensor,
+        views: Tensor | BinnedViews,
+        valid: Tensor | BinnedViews,
         tilt: ArrayLike,
         shifts: ArrayLike,
         *,

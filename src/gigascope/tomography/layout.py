@@ -5,6 +5,7 @@ Shared by the stages, which reconstruct with it, and by the estimates of memory 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,13 @@ from gigascope.tomography import geometry
 
 if TYPE_CHECKING:
     from gigascope.config.tomography import Reconstruct
+
+
+# What a level of the joint alignment holds: u, ubar and p for each voxel of each group, A^T q and the sum of the groups
+# for each voxel, and for each sample views, blurred views, masks, duals and projections.
+LEVEL_VOXEL_BYTES = 20
+LEVEL_BYTES = 12
+LEVEL_SAMPLE_BYTES = 44
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class Layout:
     extent : `section`, `object` or `crop`
     thickness_nm : of the volume
     guessed : the thickness was not given
+    groups : of views in the joint alignment
+    reduced : fewer groups or levels than were asked for, because of the memory
     """
 
     frame: tuple[int, int]
@@ -44,10 +54,19 @@ class Layout:
     extent: str
     thickness_nm: float
     guessed: bool
+    groups: int = 1
+    reduced: bool = False
 
     def shape(self, bin: int = 1) -> tuple[int, int, int]:
         """(z, x, y) of the volume at a bin."""
         return self.n_z // bin, self.width // bin, self.frame[1] // bin
+
+    def coarser(self, bin: int) -> int:
+        """Bin above `bin` at which a whole volume is small: that of the alignment or twice `bin`, if it divides all."""
+        found = max(2 * bin, self.bins[-1] if self.bins else 0)
+        while found > bin and any(n % found for n in (*self.frame, self.n_z, self.width)):
+            found //= 2
+        return max(found, bin)
 
 
 def lay_out(
@@ -80,7 +99,32 @@ def lay_out(
     frame = geometry.frame_shape(raw_shape, tilt_axis, largest)
     n_z = geometry.volume_thickness(thickness, pixel_nm, cfg.hz, largest)
     width = geometry.volume_width(frame[0], n_z, np.asarray(tilt), extent, cfg.hz, largest)
-    return Layout(frame, n_z, width, tuple(bins), largest, cfg.hz, extent, thickness, cfg.thickness_nm is None)
+    sizes = Layout(frame, n_z, width, tuple(bins), largest, cfg.hz, extent, thickness, cfg.thickness_nm is None)
+    return _fitting(sizes, cfg, np.size(tilt))
+
+
+def joint_bytes(sizes: Layout, n_views: int) -> int:
+    """Memory of the joint alignment: K volumes at one level, its views, and the views of all levels."""
+    samples = n_views * math.prod(sizes.frame)
+    kept = sum(5 * samples // bin**2 for bin in sizes.bins)
+    volumes = (LEVEL_VOXEL_BYTES * sizes.groups + LEVEL_BYTES) * np.array(
+        [math.prod(sizes.shape(b)) for b in sizes.bins]
+    )
+    views = LEVEL_SAMPLE_BYTES * np.array([samples // b**2 for b in sizes.bins])
+    return kept + int(max(volumes + views, default=0))
+
+
+def _fitting(sizes: Layout, cfg: Reconstruct, n_views: int) -> Layout:
+    """Fewer groups in the joint alignment, or else no finest level, until it fits into the memory."""
+    sizes = first = dataclasses.replace(sizes, groups=cfg.align.groups)
+    while joint_bytes(sizes, n_views) > cfg.memory_gib * 2**30:
+        if sizes.groups > 2:
+            sizes = dataclasses.replace(sizes, groups=2)
+        elif len(sizes.bins) > 1 and cfg.align.bins is None:
+            sizes = dataclasses.replace(sizes, groups=cfg.align.groups, bins=sizes.bins[:-1])
+        else:
+            break
+    return dataclasses.replace(sizes, reduced=sizes != first)
 
 
 def prealign_bin(raw_shape: tuple[int, int], width: int) -> int:

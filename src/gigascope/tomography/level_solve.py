@@ -16,7 +16,7 @@ from torch import Tensor
 from gigascope.kernels import projector, warp
 from gigascope.tomography import masks
 from gigascope.tomography.alignment import AlignParameters
-from gigascope.tomography.levels import LevelViews
+from gigascope.tomography.levels import BinnedViews, LevelViews
 from gigascope.tomography.primal_dual import PrimalDual
 from gigascope.tomography.residual import Residual, group_order, interleaved, residual_sums
 
@@ -62,8 +62,8 @@ class LevelSolve:
 
     def __init__(
         self,
-        views: Tensor,
-        valid: Tensor,
+        views: Tensor | BinnedViews,
+        valid: Tensor | BinnedViews,
         tilt: F64,
         noise: F64,
         *,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from gigascope.kernels import warp
@@ -10,7 +15,50 @@ from gigascope.tomography.geometry import level_shape
 from gigascope.tomography.masks import weighted_mean
 
 
-def bin_views(views: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+class BinnedViews:
+    """Stands in for views and masks (tilt, s, y) of bin 1 where only some bins of them are wanted.
+
+    Views are put in one by one, and only their bins are kept: with a mask for each, 120 views of 4096 x 4096 pixels
+    would be 10 GB. It is handed around in place of either array; indexed it gives views in another order.
+
+    Parameters
+    ----------
+    shape : (tilt, s, y) at bin 1
+    bins : wanted
+    device : to keep them on
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, shape: tuple[int, int, int], bins: Sequence[int], device: torch.device) -> None:
+        self.shape, self.device = shape, device
+        self._bins: dict[int, tuple[Tensor, Tensor]] = {}
+        for factor in bins:
+            binned = (shape[0], *level_shape(shape[1:], factor))
+            empty = torch.zeros(binned, device=device), torch.zeros(binned, dtype=torch.uint8, device=device)
+            self._bins[factor] = empty
+        self._order: Tensor | None = None
+
+    def put(self, k: int, view: Tensor, valid: Tensor) -> None:
+        """View k and its mask, (s, y) each at bin 1."""
+        for factor, (views, masks) in self._bins.items():
+            binned, mask = bin_views(view[None], valid[None], factor)
+            views[k], masks[k] = binned[0], mask[0]
+
+    def at(self, factor: int) -> tuple[Tensor, Tensor]:
+        """What :func:`bin_views` makes of the views and masks."""
+        views, masks = self._bins[factor]
+        return (views, masks) if self._order is None else (views[self._order], masks[self._order])
+
+    def __getitem__(self, order: ArrayLike | Tensor) -> BinnedViews:
+        found = copy.copy(self)
+        chosen = torch.as_tensor(order).to(self.device)
+        found._order = chosen if self._order is None else self._order[chosen]
+        found.shape = (len(chosen), *self.shape[1:])
+        return found
+
+
+def bin_views(views: Tensor | BinnedViews, valid: Any, factor: int) -> tuple[Tensor, Tensor]:
     """Block mean of the valid samples; a block counts when at least half of its samples do.
 
     Parameters
@@ -27,6 +75,8 @@ def bin_views(views: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor
     ------
     ShapeError : s or y is not a multiple of the bin
     """
+    if isinstance(views, BinnedViews):
+        return views.at(factor)
     n_s, n_y = level_shape(tuple(views.shape[1:]), factor)
     if factor == 1:
         return views.contiguous(), valid.to(torch.uint8)
@@ -58,13 +108,13 @@ class LevelViews:
 
     Parameters
     ----------
-    views, valid : (tilt, s, y) at bin 1, the views of the solve in its order
+    views, valid : (tilt, s, y) at bin 1, the views of the solve in its order, or :class:`BinnedViews` of them
     factor : bin of the level
     smooth : sigma in level pixels of the Gaussian that shift updates see
     order : of the interpolation, 1 or 3
     """
 
-    def __init__(self, views: Tensor, valid: Tensor, factor: int, smooth: float, order: int) -> None:
+    def __init__(self, views: Tensor | BinnedViews, valid: Any, factor: int, smooth: float, order: int) -> None:
         binned, self.mask = bin_views(views, valid, factor)
         mask = self.mask.to(binned.dtype)
         binned = torch.where(self.mask > 0, binned, weighted_mean(binned, mask).to(binned.dtype)[:, None, None])

@@ -12,10 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from gigascope.config.dataset import TomographyDataset
+from gigascope.config.tomography import Halves, Reconstruct
 from gigascope.runtime.resources import BASE_BYTES, Estimate
-from gigascope.tomography.layout import Layout, lay_out, prealign_bin, residual_bin
+from gigascope.stage import JobKind
+from gigascope.store.plan import shard_plan
+from gigascope.tomography.layout import Layout, joint_bytes, lay_out, prealign_bin, residual_bin
+from gigascope.tomography.slabs import F32, SAMPLE_BYTES, Slabs, cut, n_rounds, row_bytes
 
-F32 = 4
+# One slab at a time: its kernels have all threads.
+SLAB_THREADS = 256
+JOBS: tuple[JobKind, ...] = ("open", "part", "gather")
+# Resampling: what a view takes for each of its pixels, and pixels per second.
+VIEW_BYTES = 64
+VIEW_SAMPLES = 4e6
+# A block of a volume on its way into the store, for each voxel; shards that a step of the pyramid holds.
+WRITE_BYTES = 12
+PYRAMID_SHARDS = 3
 # Multiply-adds per second that the CPU projector sustains on two cores (benchmarks/projector.py prints it).
 CPU_FLOPS = 1.0e10
 
@@ -95,6 +107,16 @@ def _flops(n_tilts: int, n_s: int, shape: tuple[int, int, int]) -> float:
     return 4.0 * n_tilts * n_s * shape[0] * shape[2]
 
 
+def reconstruct_rounds(cfg: Reconstruct) -> int:
+    """Rounds of iterations, and one that writes the tomogram."""
+    return 1 + (n_rounds(cfg.iterations, cfg.round) if cfg.method == "tv" else 0)
+
+
+def halves_rounds(cfg: Halves) -> int:
+    """Rounds of iterations, as many as there may be, and one that writes the halves."""
+    return 1 + n_rounds(cfg.iterations, cfg.round)
+
+
 def estimate_ingest(dataset: TomographyDataset, header: SeriesHeader) -> Estimate:
     """One view at a time."""
     n_tilts, height, width = header.shape
@@ -121,38 +143,120 @@ def estimate_prealign(dataset: TomographyDataset, header: SeriesHeader) -> Estim
 
 
 def estimate_reconstruct(dataset: TomographyDataset, header: SeriesHeader) -> Estimate:
-    """State of tomography.md section 8: 20 B per voxel (u, ubar, p) and 8 B per sample, K volumes while aligning."""
-    cfg = dataset.reconstruct
-    sizes = layout(dataset, header)
-    n_tilts = header.shape[0]
-    shape = sizes.shape(cfg.bin)
-    voxels = math.prod(shape)
+    """All jobs one after the other."""
+    cfg, jobs = dataset.reconstruct, {job: estimate_reconstruct_job(dataset, header, job) for job in JOBS}
+    return _one_after_the_other(jobs, cfg.parts * reconstruct_rounds(cfg), "tomogram, " + jobs["gather"].shape)
+
+
+def estimate_reconstruct_job(dataset: TomographyDataset, header: SeriesHeader, job: JobKind) -> Estimate:
+    """Alignment: K volumes at one level; a part: a slab and its halo; the gather: the coarser levels."""
+    cfg, sizes, n_tilts = dataset.reconstruct, layout(dataset, header), header.shape[0]
     samples = n_tilts * math.prod(sizes.frame)
-    full = 24 * voxels + 20 * samples
-    seconds = 2.5 * cfg.iterations * 2 * _flops(n_tilts, sizes.frame[0] // cfg.bin, shape) / CPU_FLOPS
-    joint = 0
+    if job != "open":
+        return _slab_job(_SlabStage.of(sizes, cfg.bin, n_tilts, cfg, 1, cfg.iterations), job)
+    seconds = 10 + samples / VIEW_SAMPLES
+    memory = VIEW_BYTES * math.prod(sizes.frame) + joint_bytes(sizes, n_tilts)
     for bin in sizes.bins:
         level = sizes.shape(bin)
-        joint = max(joint, 24 * cfg.align.groups * math.prod(level) + 40 * samples // bin**2 + 8 * samples)
         pass_seconds = 2 * _flops(n_tilts, sizes.frame[0] // bin, level) / CPU_FLOPS
         seconds += 2.5 * cfg.align.outer * (cfg.align.inner + 1) * pass_seconds
-    memory = max(full, joint)
-    disk = int(voxels * F32 * 1.15) + samples * F32
-    z, x, y = shape
-    return Estimate(BASE_BYTES + memory, memory, 10 + seconds, disk, 24, f"({z}, {y}, {x}) tomogram")
+    start = F32 * math.prod(sizes.shape(sizes.bins[-1])) if sizes.bins else 0
+    disk = F32 * samples + (F32 + 1) * samples // cfg.bin**2 + start
+    bands = -(-sizes.shape(cfg.bin)[2] // cfg.round)
+    shape = f"({n_tilts}, {sizes.frame[1]}, {sizes.frame[0]}) aligned views"
+    return Estimate(BASE_BYTES + memory, memory, seconds, disk, 40 + 2 * bands, shape)
 
 
 def estimate_halves(dataset: TomographyDataset, header: SeriesHeader) -> Estimate:
-    """Two runs of half the views each, binned."""
-    factor = dataset.reconstruct.bin * dataset.halves.bin
-    sizes = layout(dataset, header, factor)
-    z, x, y = sizes.shape(factor)
-    voxels = z * x * y
-    samples = header.shape[0] * math.prod(sizes.frame) // factor**2
-    memory = 32 * voxels + 20 * samples
-    passes = 2.5 * dataset.reconstruct.iterations * 2
-    seconds = 10 + passes * _flops(header.shape[0], sizes.frame[0] // factor, (z, x, y)) / CPU_FLOPS
-    return Estimate(BASE_BYTES + memory, memory, seconds, 2 * voxels * F32, 8, f"(2, {z}, {y}, {x}) half tomograms")
+    """All jobs one after the other."""
+    cfg, jobs = dataset.halves, {job: estimate_halves_job(dataset, header, job) for job in JOBS}
+    return _one_after_the_other(jobs, cfg.parts * halves_rounds(cfg), "half tomograms, " + jobs["gather"].shape)
+
+
+def estimate_halves_job(dataset: TomographyDataset, header: SeriesHeader, job: JobKind) -> Estimate:
+    """Constants of the views from coarse volumes; a part: a slab and its halo; the gather: the coarser levels."""
+    cfg, bin = dataset.halves, dataset.reconstruct.bin * dataset.halves.bin
+    sizes, n_tilts = layout(dataset, header, bin), header.shape[0]
+    iterations = min(cfg.iterations, dataset.reconstruct.iterations)
+    if job != "open":
+        return _slab_job(_SlabStage.of(sizes, bin, -(-n_tilts // 2), cfg, 2, iterations), job)
+    coarse = sizes.coarser(bin)
+    voxels, samples = math.prod(sizes.shape(coarse)), n_tilts * math.prod(sizes.frame)
+    memory = max(VIEW_BYTES * math.prod(sizes.frame), 24 * voxels + SAMPLE_BYTES * samples // coarse**2)
+    passes = 2.5 * iterations * 2 * _flops(n_tilts, sizes.frame[0] // coarse, sizes.shape(coarse)) / CPU_FLOPS
+    seconds = 10 + samples / VIEW_SAMPLES + passes
+    disk, bands = (F32 + 1) * samples // bin**2, -(-sizes.shape(bin)[2] // cfg.round)
+    return Estimate(BASE_BYTES + memory, memory, seconds, disk, 40 + 4 * bands, "constants of the views")
+
+
+@dataclass(frozen=True)
+class _SlabStage:
+    """What the parts and the gather of a stage of slabs do, in numbers; see :mod:`gigascope.tomography.slab_rounds`."""
+
+    shape: tuple[int, int, int]
+    samples: int
+    slabs: Slabs
+    row_bytes: int
+    volumes: int
+    seconds: float
+    parts: int
+    rounds: int
+
+    @classmethod
+    def of(
+        cls, sizes: Layout, bin: int, n_views: int, cfg: Reconstruct | Halves, volumes: int, iterations: int
+    ) -> _SlabStage:
+        parts, shape = -(-cfg.parts // volumes), sizes.shape(bin)
+        slabs = cut(sizes, bin, n_views, round=cfg.round, slab=cfg.slab, parts=parts, gib=cfg.memory_gib)
+        windows = map(slabs.window, range(len(slabs)))
+        more = sum(window.stop - window.start for window in windows) / slabs.n
+        n_s = sizes.frame[0] // bin
+        seconds = volumes * more * 2.5 * iterations * 2 * _flops(n_views, n_s, shape) / CPU_FLOPS
+        return cls(
+            shape,
+            n_views * n_s * shape[2],
+            slabs,
+            row_bytes(sizes, bin, n_views),
+            volumes,
+            seconds,
+            cfg.parts,
+            1 + n_rounds(cfg.iterations, cfg.round),
+        )
+
+
+def _slab_job(stage: _SlabStage, job: JobKind) -> Estimate:
+    (z, x, y), n = stage.shape, stage.volumes
+    voxels, cut_ = z * x * y, shard_plan((z, y, x), np.float32, "slabs")
+    shape = f"({z}, {y}, {x})" if n == 1 else f"({n}, {z}, {y}, {x})"
+    if job == "gather":
+        memory = PYRAMID_SHARDS * cut_.shard_nbytes
+        n_files = int(1.15 * n * cut_.n_shards) + 20
+        return Estimate(BASE_BYTES + memory, 0, 10 + n * voxels / 5e7, int(0.15 * F32 * n * voxels), n_files, shape)
+    window = max(w.stop - w.start for w in map(stage.slabs.window, range(len(stage.slabs))))
+    slab = stage.row_bytes * window
+    memory = max(slab, WRITE_BYTES * z * x * min(y, cut_.shards[1]))
+    # a state of 5 volumes and the dual of the views, as it was before a round and as it is after it
+    states = 0 if len(stage.slabs) == 1 else 2 * (5 * voxels + stage.samples)
+    jobs = stage.parts * stage.rounds
+    disk = F32 * n * (states + 2 * voxels) // jobs
+    bands = -(-y // stage.slabs.round)
+    n_files = -(-n * bands * (1 if len(stage.slabs) == 1 else 12) // jobs) + 4
+    return Estimate(
+        BASE_BYTES + memory, slab, 5 + stage.seconds / jobs, disk, n_files, f"{len(stage.slabs)} slabs, in rounds"
+    )
+
+
+def _one_after_the_other(jobs: dict[JobKind, Estimate], n_parts: int, shape: str) -> Estimate:
+    """Needs of a stage that is one job, from those of the jobs that it may be cut into."""
+    times = {"open": 1, "part": n_parts, "gather": 1}
+    return Estimate(
+        max(job.memory for job in jobs.values()),
+        max(job.gpu_memory for job in jobs.values()),
+        sum(times[kind] * job.seconds for kind, job in jobs.items()),
+        sum(times[kind] * job.disk for kind, job in jobs.items()),
+        sum(times[kind] * job.files for kind, job in jobs.items()),
+        shape,
+    )
 
 
 def estimate_evaluate(dataset: TomographyDataset, header: SeriesHeader) -> Estimate:

@@ -12,11 +12,15 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gigascope.kernels import projector, tv
 from gigascope.tomography.masks import weighted_mean
+
+F64 = NDArray[np.float64]
 
 
 class PrimalDual:
@@ -161,9 +165,35 @@ class PrimalDual:
             value += self.lam * tv.tv_norm(self.u[k], self.hz) + 0.5 * misfit.sum()
         return value
 
+    def band_objectives(self, bands: Sequence[slice]) -> F64:
+        """The objective slice by slice, in bands whose sums do not depend on what lies around them.
+
+        Parameters
+        ----------
+        bands : slices y of the volumes; the slice behind a band belongs to its last difference, if there is one
+
+        Returns
+        -------
+        (band, 2) float64: total variation times its weight, and half the misfit, summed over groups
+        """
+        values = torch.zeros(len(bands), 2, dtype=torch.float64, device=self.u.device)
+        for k, group in enumerate(self.slices):
+            u, count = self.u[k], group.stop - group.start
+            projection = self.project(u, group, out=self._projection[:count])
+            for n, rows in enumerate(bands):
+                behind = min(rows.stop + 1, self.shape[2])
+                variation = tv.tv_norm(u[:, :, rows.start : behind], self.hz)
+                if behind > rows.stop:
+                    variation = variation - tv.tv_norm(u[:, :, rows.stop : behind], self.hz)
+                views, weights = self.views[group][:, :, rows], self.weights[group][:, :, rows]
+                misfit = tv.data_misfit(projection[:, :, rows], views, weights, self.o[group])
+                values[n] += torch.stack([self.lam * variation, 0.5 * misfit.sum()])
+        found: F64 = values.cpu().numpy()
+        return found
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next iteration depends on, except the data."""
-        return {name: getattr(self, name).clone() for name in ("u", "ubar", "p", "q", "o", "obar")}
+        """Everything that the next iteration depends on, except the data: the tensors themselves, not copies."""
+        return {name: getattr(self, name) for name in ("u", "ubar", "p", "q", "o", "obar")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`; tensors may come from another device."""

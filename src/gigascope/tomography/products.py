@@ -19,24 +19,6 @@ if TYPE_CHECKING:
     from gigascope.tomography.series import Series
 
 
-def write_volume(writer: ImageWriter, volume: Tensor, scale: float, channel: int | None = None) -> None:
-    """A volume (z, x, y) into a store (z, y, x), or into one channel of (c, z, y, x), shard by shard.
-
-    `scale` brings it back to original units per voxel length.
-    """
-    for region in writer.shard_regions():
-        if channel is not None:
-            layers, *region = region  # type: ignore[assignment]
-            if not layers.start <= channel < layers.stop:
-                continue
-        z, y, x = region
-        block = (volume[z, x, y].permute(0, 2, 1) * scale).cpu().numpy()
-        if channel is None:
-            writer[z, y, x] = block
-        else:
-            writer[channel, z, y, x] = block
-
-
 def write_views(writer: ImageWriter, views: Tensor, series: Series) -> None:
     """Views (tilt, s, y), ascending tilt, into a store (tilt, y, x), file order."""
     place = series.in_file_order(np.arange(len(series.order)))

@@ -17,13 +17,13 @@ from torch import Tensor
 from gigascope.metrics.resolution import CorrelationCurve, crossing, frc, fsc, resolution_length
 from gigascope.tomography import geometry
 from gigascope.tomography.alignment import Alignment
+from gigascope.tomography.fixed_shifts import LEAST_LAMBDA, aligned_data, layout_of, unsolved
 from gigascope.tomography.half_sets import read_alignment
 from gigascope.tomography.layout import residual_bin
 from gigascope.tomography.primal_dual import PrimalDual
 from gigascope.tomography.products import read_shifts
 from gigascope.tomography.residual import Residual, group_order, interleaved, residual
 from gigascope.tomography.series import Series
-from gigascope.tomography.tomogram import LEAST_LAMBDA, aligned_data, layout_of, unsolved
 
 if TYPE_CHECKING:
     from gigascope.config.tomography import Evaluate, Reconstruct

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from gigascope.errors import ShapeError
@@ -21,8 +21,8 @@ from gigascope.kernels import projector
 from gigascope.tomography.primal_dual import PrimalDual
 from gigascope.tomography.residual import Residual, group_order, interleaved, residual_sums
 
-# iterations between two looks at the objective, which costs one projection
-LOOK_EVERY = 10
+# iterations between two looks at the objective, which costs one projection, and slices of a band that it is summed over
+ROUND = 10
 # benchmarks/regularization.py: near the best for objects and sections at a signal to noise of 1 and of 20
 LAMBDA_PER_NOISE = 0.4
 
@@ -35,23 +35,57 @@ class ReconstructParameters:
     ----------
     lam : weight of the total variation, for data of unit standard deviation at bin 1
     iterations : primal-dual iterations at most
-    tol : ends when the objective changed less than this fraction over 10 iterations
+    tol : ends when the objective changed less than this fraction over a round
     positivity : keep the tomogram at or above 0
+    round : iterations between two looks at the objective
     """
 
     lam: float = 0.1
     iterations: int = 100
     tol: float = 1e-4
     positivity: bool = False
+    round: int = ROUND
 
 
 @dataclass(frozen=True)
 class ReconstructUpdate:
-    """A row of the history: `iteration` done so far, `objective`, and its relative `change` over 10 iterations."""
+    """A row of the history: `iteration` done so far, `objective`, and its relative `change` over the round."""
 
     iteration: int
     objective: float
     change: float
+
+
+class Looks:
+    """Objectives at the ends of the rounds, and what they say about going on; the same however they were summed up.
+
+    Attributes
+    ----------
+    history : a row for each round so far
+    """
+
+    def __init__(self, parameters: ReconstructParameters) -> None:
+        self._parameters = parameters
+        self.history: list[ReconstructUpdate] = []
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return self.history[-1].iteration if self.history else 0
+
+    @property
+    def next(self) -> int:
+        """Iterations of the next round; 0: it is finished."""
+        converged = bool(self.history) and self.history[-1].change < self._parameters.tol
+        return 0 if converged else min(self._parameters.round, self._parameters.iterations - self.iteration)
+
+    def add(self, bands: NDArray[np.float64]) -> ReconstructUpdate:
+        """Take in a round, from the objectives of all bands, see :meth:`PrimalDual.band_objectives`."""
+        objective = float(bands.sum())
+        last = self.history[-1].objective if self.history else math.inf
+        change = abs(last - objective) / max(abs(objective), math.ulp(0.0)) if math.isfinite(last) else math.inf
+        self.history.append(ReconstructUpdate(self.iteration + self.next, objective, change))
+        return self.history[-1]
 
 
 def tomogram_lambda(noise_sigma: float, n_views: int) -> float:
@@ -74,7 +108,7 @@ def tomogram_lambda(noise_sigma: float, n_views: int) -> float:
 
 
 class TvSolver:
-    """Total-variation tomogram of aligned views; stops every 10 iterations and can be continued elsewhere.
+    """Total-variation tomogram of aligned views; stops after every round and can be continued elsewhere.
 
     Parameters
     ----------
@@ -129,8 +163,17 @@ class TvSolver:
         if start is not None:
             self.problem.u[0].copy_(start)
             self.problem.ubar.copy_(self.problem.u)
-        self.iteration = 0
-        self.history: list[ReconstructUpdate] = []
+        self._looks = Looks(self.parameters)
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return self._looks.iteration
+
+    @property
+    def history(self) -> list[ReconstructUpdate]:
+        """A row for each round so far."""
+        return self._looks.history
 
     @property
     def volume(self) -> Tensor:
@@ -149,30 +192,20 @@ class TvSolver:
         return self.volume
 
     def updates(self) -> Iterator[ReconstructUpdate]:
-        """Go on to the end, one record per 10 iterations."""
-        while not self._finished():
-            n = min(LOOK_EVERY, self.parameters.iterations - self.iteration)
+        """Go on to the end, one record per round."""
+        n_y, step = self.problem.shape[2], self.parameters.round
+        bands = [slice(a, min(a + step, n_y)) for a in range(0, n_y, step)]
+        while n := self._looks.next:
             self.problem.iterate(n)
-            self.iteration += n
-            objective = float(self.problem.objective())
-            last = self.history[-1].objective if self.history else math.inf
-            change = abs(last - objective) / max(abs(objective), math.ulp(0.0)) if math.isfinite(last) else math.inf
-            self.history.append(ReconstructUpdate(self.iteration, objective, change))
-            yield self.history[-1]
-
-    def _finished(self) -> bool:
-        converged = bool(self.history) and self.history[-1].change < self.parameters.tol
-        return converged or self.iteration >= self.parameters.iterations
+            yield self._looks.add(self.problem.band_objectives(bands))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a solver of the same inputs needs to go on exactly from here."""
-        rows = [asdict(row) for row in self.history]
-        return {"iteration": self.iteration, "history": rows, "volumes": self.problem.state_dict()}
+        return {"history": [asdict(row) for row in self.history], "volumes": self.problem.state_dict()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
-        self.iteration = saved["iteration"]
-        self.history = [ReconstructUpdate(**row) for row in saved["history"]]
+        self._looks.history = [ReconstructUpdate(**row) for row in saved["history"]]
         self.problem.load_state_dict(saved["volumes"])
 
 
@@ -228,6 +261,7 @@ def weighted_backprojection(
     tilt: ArrayLike,
     *,
     shape: tuple[int, int, int],
+    means: ArrayLike | None = None,
     hz: float = 1.0,
     operator: Any = projector,
 ) -> Tensor:
@@ -238,6 +272,7 @@ def weighted_backprojection(
     views, weights : (tilt, s, y) float32, aligned; samples without weight count as the view's mean
     tilt : (tilt,) radians, ascending
     shape : (z, x, y)
+    means : (tilt,) means of whole views, where `views` are some of their rows; NaN: the view is out of use
     hz : voxel size in z over voxel size in x
     """
     angles = _angles(tilt, views, weights, shape)
@@ -246,16 +281,21 @@ def weighted_backprojection(
     frequency = torch.fft.rfftfreq(padded, dtype=torch.float64, device=views.device)
     ramp = frequency * (0.54 + 0.46 * torch.cos(2 * math.pi * frequency))
     known = weights > 0
-    count = known.sum(dim=(1, 2)).clamp_min(1)
-    mean = (views * known).sum(dim=(1, 2)) / count
+    mean = known_means(views, known) if means is None else torch.as_tensor(np.asarray(means)).to(views)
+    used = ~mean.isnan()
+    mean = mean.nan_to_num()
     data = torch.where(known, views - mean[:, None, None], torch.zeros_like(views))
     spectrum = torch.fft.rfft(data, n=padded, dim=1) * ramp.to(views.dtype)[None, :, None]
     filtered = torch.fft.irfft(spectrum, n=padded, dim=1)[:, :n_s]
     step = torch.gradient(angles)[0] if len(angles) > 1 else torch.full_like(angles, math.pi)
-    used = (known.sum(dim=(1, 2)) > 0).to(views.dtype)
     filtered = filtered * (step.to(views.dtype) * used)[:, None, None]
     # the adjoint's weights over s add up to hz per voxel and view
     return operator.backproject(filtered.contiguous(), angles, shape[:2], hz) / hz
+
+
+def known_means(views: Tensor, known: Tensor) -> Tensor:
+    """Mean of each view (tilt, s, y) over its known samples, (tilt,) like `views`; NaN where there is none."""
+    return (views * known).sum(dim=(1, 2)) / known.sum(dim=(1, 2))
 
 
 def sirt(

@@ -153,6 +153,33 @@ class Series:
             progress=progress,
         )
 
+    def prepared_view(
+        self,
+        k: int,
+        *,
+        device: torch.device,
+        bin: int = 1,
+        largest_bin: int = 1,
+        shift: ArrayLike = (0.0, 0.0),
+        spline: int = 1,
+    ) -> tuple[Tensor, Tensor]:
+        """View and mask, (s, y), of one index in ascending tilt, as in :meth:`prepared`; `shift` in raw pixels."""
+        from gigascope.tomography.views import prepared_views
+
+        view, mask = prepared_views(
+            self._store.array(),
+            self.model,
+            tilt_axis=self.tilt_axis,
+            bin=bin,
+            largest_bin=largest_bin,
+            shifts=np.asarray(shift)[None],
+            order=[int(self.order[k])],
+            valid=self._store.side("mask"),
+            spline=spline,
+            device=device,
+        )
+        return view[0], mask[0]
+
     def in_file_order(self, values: ArrayLike) -> NDArray[Any]:
         """Per-view values of ascending tilt in the order of the file."""
         values = np.asarray(values)

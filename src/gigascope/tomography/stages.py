@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from gigascope.config import tomography as config
 from gigascope.errors import UserError
-from gigascope.stage import Kind, stage
+from gigascope.stage import Kind, Scatter, stage
 from gigascope.tomography import plan
 
 if TYPE_CHECKING:
     from gigascope.runtime.context import Context
+    from gigascope.runtime.parts import WorkPlan
 
 
 @stage(
@@ -106,6 +107,71 @@ def prealign(ctx: Context, cfg: config.Prealign) -> None:
     products.write_interchange(series, found.alignment, 0, xf=ctx.path("xf"))
 
 
+def open_reconstruct(ctx: Context, cfg: config.Reconstruct) -> WorkPlan:
+    """Solve for the remaining shifts on binned views, and lay out the tomogram."""
+    import numpy as np
+
+    from gigascope.runtime.parts import WorkPlan
+    from gigascope.tomography import products
+    from gigascope.tomography.series import Series
+    from gigascope.tomography.tomogram import Tomography
+
+    series = Series(ctx.open("tilt_series"))
+    start = products.read_shifts(ctx.open("prealigned").table("shifts"), series.order)
+    solve = Tomography(series, start, cfg, ctx.device)
+    for message in solve.remarks():
+        ctx.warn(message)
+    if cfg.align.enabled:
+        solve.accept(ctx.solve("joint", solve.joint_solver(), what="joint alignment", total=solve.n_updates))
+    if (constants := solve.constants_solver()) is not None:
+        solve.accept_constants(ctx.solve("constants", constants, what="constants of the views"))
+    z, x, y = solve.layout.shape(cfg.bin)
+    step = series.pixel_nm
+    written = ctx.create(
+        "tomogram",
+        shape=(z, y, x),
+        dtype=np.float32,
+        axes=("z", "y", "x"),
+        spacing={"z": step * cfg.bin * cfg.hz, "y": step * cfg.bin, "x": step * cfg.bin},
+        access="slabs",
+    )
+    written.write_table("shifts", *products.joint_columns(series, solve.alignment))
+    written.write_table("offsets", {"offset": series.in_file_order(solve.alignment.offsets)})
+    written.attrs |= solve.describe()
+    n_s, n_y = solve.layout.frame
+    image: dict[str, Any] = {"axes": ("tilt", "y", "x"), "spacing": {"y": step, "x": step}}
+    stack = ctx.create("aligned", shape=(len(series.order), n_y, n_s), dtype=np.float32, **image, access="views")
+    rounds = solve.rounds()
+    views = rounds.create(ctx.work, {"tomogram": solve.start()})
+    means = solve.write_views(stack, views, ctx.scratch, lambda k: ctx.progress(k, what="aligning", unit="view"))
+    ctx.work.save(**solve.kept(means))
+    for message in solve.warnings():
+        ctx.warn(message)
+    return WorkPlan(rounds.items(plan.reconstruct_rounds(cfg), written.plan))
+
+
+def reconstruct_slab(ctx: Context, cfg: config.Reconstruct, item: int) -> None:
+    """A round of iterations of one slab, or one block of the tomogram."""
+    solve = ctx.kept("solve", lambda: _opened_tomography(ctx, cfg))
+    rounds = ctx.kept("rounds", solve.rounds)
+    if ctx.work.round + 1 == plan.reconstruct_rounds(cfg):
+        rounds.write(ctx.work, item, ctx.work.array("tomogram"), solve.series.model.scale / cfg.bin)
+    else:
+        rounds.iterate(ctx.work, item, _solving(ctx), lambda: ctx.checkpoints.out_of_time)
+
+
+def _opened_tomography(ctx: Context, cfg: config.Reconstruct) -> Any:
+    """The reconstruction as the open job left it."""
+    from gigascope.tomography.series import Series
+    from gigascope.tomography.tomogram import Tomography
+
+    return Tomography.again(Series(ctx.open("tilt_series")), ctx.work.opened, cfg, ctx.device)
+
+
+def _solving(ctx: Context) -> Any:
+    return lambda name, solver: ctx.solve(name, solver, what=f"reconstruction, {name}")
+
+
 @stage(
     "tomography.reconstruct",
     config.Reconstruct,
@@ -121,54 +187,77 @@ def prealign(ctx: Context, cfg: config.Prealign) -> None:
     },
     estimate=plan.estimate_reconstruct,
     gpu=True,
+    scatter=Scatter(
+        open_reconstruct,
+        reconstruct_slab,
+        rounds=plan.reconstruct_rounds,
+        estimate=plan.estimate_reconstruct_job,
+        threads=plan.SLAB_THREADS,
+        unit="slab",
+    ),
 )
 def reconstruct(ctx: Context, cfg: config.Reconstruct) -> None:
     """Solve for the remaining shifts and the tomogram together, then reconstruct at full resolution."""
+    from gigascope.tomography import products
+
+    solve = _opened_tomography(ctx, cfg)
+    ctx.write_table("shifts", *products.joint_columns(solve.series, solve.alignment))
+    ctx.write_table("history", *solve.history(solve.rounds().looks(ctx.work, "tomogram").history))
+    formats = {name: ctx.path(name) for name in ("xf", "tlt", "aln")}
+    products.write_interchange(solve.series, solve.alignment, solve.layout.n_z, **formats)
+
+
+def open_halves(ctx: Context, cfg: config.Halves) -> WorkPlan:
+    """Find the constants of the views, and lay out the half tomograms."""
     import numpy as np
 
-    from gigascope.tomography import products
-    from gigascope.tomography.series import Series
-    from gigascope.tomography.tomogram import Tomography
+    from gigascope.runtime.parts import WorkPlan
+    from gigascope.tomography.half_sets import NAMES
 
-    series = Series(ctx.open("tilt_series"))
-    start = products.read_shifts(ctx.open("prealigned").table("shifts"), series.order)
-    solve = Tomography(series, start, cfg, ctx.device)
-    for message in solve.remarks():
-        ctx.warn(message)
-    if cfg.align.enabled:
-        solve.accept(ctx.solve("joint", solve.joint_solver(), what="joint alignment", total=solve.n_updates))
-    if cfg.method == "tv":
-        ctx.solve("tomogram", solve.tomogram_solver(), what="reconstruction", total=solve.n_looks)
-    sizes = solve.layout.shape(cfg.bin)
-    step = series.pixel_nm * cfg.bin
+    if not cfg.enabled:
+        raise UserError("halves.enabled is false.", where="tomography.halves", do="Set it to true to run this stage.")
+    halves = _half_sets(ctx, cfg)
+    z, x, y = halves.shape
+    step = halves.series.pixel_nm * halves.bin
     written = ctx.create(
-        "tomogram",
-        shape=(sizes[0], sizes[2], sizes[1]),
+        "halves",
+        shape=(2, z, y, x),
         dtype=np.float32,
-        axes=("z", "y", "x"),
-        spacing={"z": step * cfg.hz, "y": step, "x": step},
+        axes=("c", "z", "y", "x"),
+        spacing={"z": step * halves.layout.hz, "y": step, "x": step},
+        access="slabs",
     )
-    products.write_volume(written, solve.volume(), series.model.scale / cfg.bin)
-    columns, units = products.joint_columns(series, solve.alignment)
-    written.write_table("shifts", columns, units)
-    written.write_table("offsets", {"offset": series.in_file_order(solve.alignment.offsets)})
-    written.attrs |= solve.describe()
-    ctx.write_table("shifts", columns, units)
-    ctx.write_table("history", *solve.history())
-    views = solve.aligned_views()
-    stack = ctx.create(
-        "aligned",
-        shape=(views.shape[0], views.shape[2], views.shape[1]),
-        dtype=np.float32,
-        axes=("tilt", "y", "x"),
-        spacing={"y": series.pixel_nm, "x": series.pixel_nm},
-        access="views",
+    written.attrs |= {"bin": halves.bin, "channels": [f"{name} views" for name in NAMES]}
+    found = {}
+    for half, name in enumerate(NAMES):
+        if (solver := halves.constants_solver(half)) is not None:
+            solver = ctx.solve(f"constants_{name}", solver, what=f"constants of the {name} views")
+            found[f"{name}_constants"] = solver.offsets.cpu().numpy()
+    rounds = halves.rounds(found)
+    found |= halves.write_views(
+        rounds.create(ctx.work), ctx.scratch, lambda k: ctx.progress(k, what="aligning", unit="view")
     )
-    products.write_views(stack, views, series)
-    formats = {name: ctx.path(name) for name in ("xf", "tlt", "aln")}
-    products.write_interchange(series, solve.alignment, solve.layout.n_z, **formats)
-    for message in solve.warnings():
-        ctx.warn(message)
+    ctx.work.save(**found)
+    return WorkPlan(rounds.items(plan.halves_rounds(cfg), written.plan))
+
+
+def half_slab(ctx: Context, cfg: config.Halves, item: int) -> None:
+    """A round of iterations of one slab of one half, or one block of its tomogram."""
+    halves = ctx.kept("halves", lambda: _half_sets(ctx, cfg))
+    rounds = ctx.kept("rounds", lambda: halves.rounds(ctx.work.opened))
+    if ctx.work.round + 1 == plan.halves_rounds(cfg):
+        rounds.write(ctx.work, item, ctx.work.array("halves"), halves.series.model.scale / halves.bin)
+    else:
+        rounds.iterate(ctx.work, item, _solving(ctx), lambda: ctx.checkpoints.out_of_time)
+
+
+def _half_sets(ctx: Context, cfg: config.Halves) -> Any:
+    from gigascope.tomography.half_sets import HalfSets
+    from gigascope.tomography.series import Series
+
+    tomogram = ctx.open("tomogram")
+    settings = config.Reconstruct.model_validate(tomogram.attrs["reconstruct"])
+    return HalfSets(Series(ctx.open("tilt_series")), tomogram, settings, cfg, ctx.device)
 
 
 @stage(
@@ -178,36 +267,17 @@ def reconstruct(ctx: Context, cfg: config.Reconstruct) -> None:
     outputs={"halves": Kind.STORE},
     estimate=plan.estimate_halves,
     gpu=True,
+    scatter=Scatter(
+        open_halves,
+        half_slab,
+        rounds=plan.halves_rounds,
+        estimate=plan.estimate_halves_job,
+        threads=plan.SLAB_THREADS,
+        unit="slab",
+    ),
 )
 def halves(ctx: Context, cfg: config.Halves) -> None:
     """Reconstruct the even and the odd views apart, with the shifts and settings of the tomogram."""
-    import numpy as np
-
-    from gigascope.tomography import products
-    from gigascope.tomography.half_sets import HalfSets
-    from gigascope.tomography.series import Series
-
-    if not cfg.enabled:
-        raise UserError("halves.enabled is false.", where="tomography.halves", do="Set it to true to run this stage.")
-    series = Series(ctx.open("tilt_series"))
-    tomogram = ctx.open("tomogram")
-    settings = config.Reconstruct.model_validate(tomogram.attrs["reconstruct"])
-    halves = HalfSets(series, tomogram, settings, cfg.bin, ctx.device)
-    z, x, y = halves.shape
-    step = series.pixel_nm * halves.bin
-    written = ctx.create(
-        "halves",
-        shape=(2, z, y, x),
-        dtype=np.float32,
-        axes=("c", "z", "y", "x"),
-        spacing={"z": step * halves.layout.hz, "y": step, "x": step},
-    )
-    for half, name in enumerate(("even views", "odd views")):
-        solver = halves.solver(half)
-        if solver is not None:
-            ctx.solve(f"half_{half}", solver, what=name, total=halves.n_looks)
-        products.write_volume(written, halves.volume(half, solver), series.model.scale / halves.bin, channel=half)
-    written.attrs |= {"bin": halves.bin, "channels": ["even views", "odd views"]}
 
 
 @stage(

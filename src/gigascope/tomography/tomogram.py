@@ -1,14 +1,15 @@
-"""From a series and its coarse shifts to a tomogram: joint alignment, gauge, reconstruction at full resolution.
+"""From a series and its coarse shifts to a tomogram: joint alignment, gauge, and where the full resolution starts.
 
-Holds what the steps of the reconstruct stage share; each step is a solver that the stage runs, so that it can save and
-resume it between two updates.
+Holds what the steps of the reconstruct stage share, and what of it goes from one job to the next. The steps that take
+long are solvers that the stage runs, so that it can save and resume them between two updates.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,28 +17,32 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from gigascope.kernels import projector
-from gigascope.tomography import geometry, masks
+from gigascope.store.layers import LayerWriter
+from gigascope.tomography import geometry
+from gigascope.tomography.aligned_rows import AlignedRows, Rows
 from gigascope.tomography.alignment import Alignment, AlignParameters, AlignUpdate
-from gigascope.tomography.joint import JointSolver
-from gigascope.tomography.layout import Layout, lay_out
-from gigascope.tomography.levels import upsample_volume
-from gigascope.tomography.reconstruct import (
-    LOOK_EVERY,
-    ReconstructParameters,
-    TvSolver,
-    tomogram_lambda,
-    weighted_backprojection,
+from gigascope.tomography.fixed_shifts import (
+    LEAST_LAMBDA,
+    constants_solver,
+    layout_of,
+    operator_of,
+    precision_of,
+    regularization,
+    unsolved,
 )
+from gigascope.tomography.joint import JointSolver
+from gigascope.tomography.levels import BinnedViews
+from gigascope.tomography.reconstruct import ReconstructParameters, ReconstructUpdate, TvSolver
 from gigascope.tomography.series import Series
+from gigascope.tomography.slab_problem import SlabProblem
+from gigascope.tomography.slab_rounds import SlabRounds
+from gigascope.tomography.slabs import cut
 
 if TYPE_CHECKING:
     from gigascope.config.tomography import Reconstruct
+    from gigascope.store.create import ImageWriter
 
 F64 = NDArray[np.float64]
-
-# Weight of the total variation in the joint alignment, where it hardly matters (tomography.md 10); the least elsewhere.
-LEAST_LAMBDA = 0.1
 
 
 class Tomography:
@@ -57,16 +62,23 @@ class Tomography:
         self.alignment = unsolved(series, np.asarray(shifts, dtype=np.float64))
         self._updates: list[AlignUpdate] = []
         self._joint_volume: tuple[Tensor, int] | None = None
-        self._solver: TvSolver | None = None
+        self._means: F64 | None = None
 
     def remarks(self) -> list[str]:
-        """What was guessed before anything ran."""
-        if not self.layout.guessed:
-            return []
-        return [
-            f"The thickness of the volume, {self.layout.thickness_nm:.4g} nm, is a guess from the width of the field. "
-            "Look where the specimen ends in the xz slice and set reconstruct.thickness_nm slightly above it."
-        ]
+        """What was guessed or chosen before anything ran."""
+        lines = []
+        if self.layout.guessed:
+            lines.append(
+                f"The thickness of the volume, {self.layout.thickness_nm:.4g} nm, is a guess from the width of the "
+                "field. Look where the specimen ends in the xz slice and set reconstruct.thickness_nm slightly above "
+                "it."
+            )
+        if self.layout.reduced:
+            lines.append(
+                f"The alignment is done with {self.layout.groups} groups of views down to bin {self.layout.bins[-1]}: "
+                f"more does not fit into reconstruct.memory_gib, {self.cfg.memory_gib:g} GiB."
+            )
+        return lines
 
     # joint alignment
 
@@ -78,10 +90,10 @@ class Tomography:
     def joint_solver(self) -> JointSolver:
         """The joint solve, ready to run."""
         align = self.cfg.align
-        views, valid = self.series.prepared(device=self.device, largest_bin=self.layout.largest_bin)
+        views = self._binned_views()
         return JointSolver(
             views,
-            valid,
+            views,
             self.series.tilt,
             self.alignment.shifts,
             n_z=self.layout.n_z,
@@ -92,7 +104,7 @@ class Tomography:
             use=self.series.use,
             parameters=AlignParameters(
                 lam=LEAST_LAMBDA if self.cfg.regularization is None else self.cfg.regularization,
-                groups=align.groups,
+                groups=self.layout.groups,
                 inner=align.inner,
                 outer=align.outer,
                 bins=self.layout.bins,
@@ -105,6 +117,14 @@ class Tomography:
             ),
             operator=operator_of(self.cfg),
         )
+
+    def _binned_views(self) -> BinnedViews:
+        """The views before their shifts are known, at the bins of the levels."""
+        n = len(self.series.tilt)
+        binned = BinnedViews((n, *self.layout.frame), self.layout.bins, self.device)
+        for k in range(n):
+            binned.put(k, *self.series.prepared_view(k, device=self.device, largest_bin=self.layout.largest_bin))
+        return binned
 
     def accept(self, joint: JointSolver) -> None:
         """Take over a finished joint solve, with the specimen moved to the middle of the thickness."""
@@ -138,69 +158,103 @@ class Tomography:
         n_views = sum(flag == "" for flag in self.alignment.flags)
         return regularization(self.series, self.cfg, n_views, self.cfg.bin)
 
-    @property
-    def n_looks(self) -> int:
-        """Records of the reconstruction, at most."""
-        return math.ceil(self.cfg.iterations / LOOK_EVERY)
-
-    @functools.cached_property
-    def _data(self) -> tuple[Tensor, Tensor]:
-        return aligned_data(self.series, self.layout, self.alignment, self.noise, self.cfg.bin, self.device)
-
-    def tomogram_solver(self) -> TvSolver:
-        """The reconstruction at full resolution, starting from the volume of the joint solve."""
-        views, weights = self._data
-        self._solver = tv_solver(
-            views,
-            weights,
-            self.series.tilt,
-            self.layout,
-            self.cfg,
-            lam=self.regularization,
-            bin=self.cfg.bin,
-            offsets=self.alignment.offsets,
-            start=self._start(),
-        )
-        self._joint_volume = None
-        return self._solver
-
-    def _start(self) -> Tensor | None:
-        """Volume of the joint solve at the bin of the tomogram, where it is coarser."""
-        if self._joint_volume is None:
+    def constants_solver(self) -> TvSolver | None:
+        """A coarse tomogram that knows the constants of a section's views, where the joint solve has not found them."""
+        if self.layout.extent == "object" or self.cfg.method != "tv" or np.any(self.alignment.offsets):
             return None
-        volume, bin = self._joint_volume
-        if bin < self.cfg.bin:
-            return None
-        return upsample_volume(volume, bin // self.cfg.bin)
+        chosen = np.arange(len(self.series.tilt))
+        return constants_solver(self.series, self.layout, self.alignment, self.cfg, self.cfg.bin, chosen, self.device)
 
-    def volume(self) -> Tensor:
-        """(z, x, y) tomogram in prepared units per voxel length."""
-        if self._solver is not None:
-            return self._solver.volume
-        views, weights = self._data
-        return weighted_backprojection(
-            views,
-            weights,
-            self.series.tilt,
-            shape=self.layout.shape(self.cfg.bin),
-            hz=self.cfg.hz,
-            operator=operator_of(self.cfg),
+    def accept_constants(self, solver: TvSolver) -> None:
+        """Take over what :meth:`constants_solver` found."""
+        self.alignment = dataclasses.replace(self.alignment, offsets=solver.offsets.cpu().numpy())
+
+    def start(self) -> Tensor | None:
+        """Volume of the joint solve, where it is as coarse as the tomogram or coarser; (z, x, y)."""
+        if self._joint_volume is None or self._joint_volume[1] < self.cfg.bin:
+            return None
+        return self._joint_volume[0]
+
+    def rounds(self) -> SlabRounds:
+        """The tomogram at full resolution, slab by slab."""
+        cfg, n_views = self.cfg, len(self.series.tilt)
+        slabs = cut(self.layout, cfg.bin, n_views, round=cfg.round, slab=cfg.slab, parts=cfg.parts, gib=cfg.memory_gib)
+        return SlabRounds({"tomogram": self.problem()}, slabs, iterate=cfg.method == "tv")
+
+    def problem(self) -> SlabProblem:
+        """The tomogram at full resolution, apart from its views."""
+        cfg = self.cfg
+        return SlabProblem(
+            tilt=self.series.tilt,
+            precision=precision_of(self.alignment, self.noise),
+            constants=None if self.layout.extent == "object" else self.alignment.offsets,
+            means=self._means,
+            layout=self.layout,
+            bin=cfg.bin,
+            parameters=ReconstructParameters(
+                lam=self.regularization,
+                iterations=cfg.iterations,
+                tol=cfg.tol,
+                positivity=cfg.positivity,
+                round=cfg.round,
+            ),
+            device=self.device,
+            operator=operator_of(cfg),
         )
 
-    def aligned_views(self) -> Tensor:
-        """(tilt, s, y) aligned views at the raw pixel size."""
-        if self.cfg.bin == 1:
-            return self._data[0]
-        return self.series.prepared(
-            device=self.device, largest_bin=self.layout.largest_bin, shifts=self.alignment.shifts, spline=3
-        )[0]
+    def write_views(
+        self, stack: ImageWriter, views: Sequence[Rows], scratch: Path, progress: Callable[[Any], Iterable[int]] = iter
+    ) -> F64:
+        """Resample each view once, into the store of aligned views (tilt, y, x) and the rows that slabs read.
+
+        Returns
+        -------
+        (tilt,) mean of each view over the samples that count; NaN for views out of use
+        """
+        problem, means = self.problem(), np.full(len(self.series.tilt), np.nan)
+        with LayerWriter(stack.array, stack.path) as layers, AlignedRows(views, scratch) as rows:
+            # layers come in the order of the file
+            for k in progress(self.series.in_file_order(np.arange(len(means))).tolist()):
+                view, mask = self._aligned_view(k, 1)
+                layers.append(view.T.cpu().numpy())
+                if self.cfg.bin > 1:
+                    view, mask = self._aligned_view(k, self.cfg.bin)
+                rows.put(0, k, view, mask)
+                means[k] = problem.view_mean(k, view, mask)
+        return means
+
+    def _aligned_view(self, k: int, bin: int) -> tuple[Tensor, Tensor]:
+        shift, largest = self.alignment.shifts[k], self.layout.largest_bin
+        return self.series.prepared_view(k, device=self.device, bin=bin, largest_bin=largest, shift=shift, spline=3)
+
+    # from one job to the next
+
+    def kept(self, means: F64) -> dict[str, NDArray[Any]]:
+        """All that the jobs after the alignment need, as arrays; `means` are those of the aligned views."""
+        fields = {f"view_{f.name}": np.asarray(getattr(self.alignment, f.name)) for f in dataclasses.fields(Alignment)}
+        names = [f.name for f in dataclasses.fields(AlignUpdate)]
+        rows = {f"joint_{name}": np.array([getattr(row, name) for row in self._updates]) for name in names}
+        return {**fields, **rows, "means": means}
+
+    @classmethod
+    def again(
+        cls, series: Series, kept: Mapping[str, NDArray[Any]], cfg: Reconstruct, device: torch.device
+    ) -> Tomography:
+        """Inverse of :meth:`kept`."""
+        found: dict[str, Any] = {f.name: kept[f"view_{f.name}"] for f in dataclasses.fields(Alignment)}
+        found["flags"] = found["flags"].tolist()
+        self = cls(series, found["shifts"], cfg, device)
+        self.alignment = Alignment(**found)
+        columns = {f.name: kept[f"joint_{f.name}"].tolist() for f in dataclasses.fields(AlignUpdate)}
+        self._updates = [AlignUpdate(**dict(zip(columns, row))) for row in zip(*columns.values())]
+        self._means = kept["means"]
+        return self
 
     # what is said about it
 
-    def history(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """Table of all updates, joint and reconstruction, and its units."""
+    def history(self, looks: Sequence[ReconstructUpdate]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Table of all updates, of the joint solve and of the reconstruction (`looks`), and its units."""
         joint = self._updates
-        looks = self._solver.history if self._solver is not None else []
         rows = len(joint) + len(looks)
         columns: dict[str, Any] = {
             "stage": ["joint"] * len(joint) + ["tomogram"] * len(looks),
@@ -256,101 +310,3 @@ class Tomography:
                 "The shifts there are those of the prealignment."
             )
         return lines
-
-
-def layout_of(series: Series, cfg: Reconstruct, further_bin: int = 1) -> Layout:
-    """Sizes of the reconstruction of a series."""
-    return lay_out(
-        series.shape[1:],
-        series.tilt,
-        tilt_axis=series.tilt_axis,
-        pixel_nm=series.pixel_nm,
-        extent=series.extent,
-        cfg=cfg,
-        further_bin=further_bin,
-    )
-
-
-def regularization(series: Series, cfg: Reconstruct, n_views: int, bin: int) -> float:
-    """Weight of the total variation for data of a bin.
-
-    Given: lambda times the bin (tomography.md 6.5); otherwise from the noise, see
-    :func:`gigascope.tomography.reconstruct.tomogram_lambda`.
-    """
-    if cfg.regularization is not None:
-        return cfg.regularization * bin
-    sigma = float(np.sqrt(np.median(series.model.noise[series.model.good]))) / bin
-    return max(LEAST_LAMBDA * bin, tomogram_lambda(sigma, n_views))
-
-
-def unsolved(series: Series, shifts: F64) -> Alignment:
-    """Shifts of which nothing else is known."""
-    n = len(series.tilt)
-    return Alignment(
-        shifts=shifts,
-        sigma=np.full((n, 2), np.nan),
-        residual=np.full(n, np.nan),
-        overlap=np.ones(n),
-        flags=["" if use else "excluded" for use in series.use],
-        offsets=np.zeros(n),
-    )
-
-
-def aligned_data(
-    series: Series, layout: Layout, alignment: Alignment, noise: F64, bin: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Aligned views and their weights at a bin, (tilt, s, y) float32; flagged views have no weight."""
-    views, valid = series.prepared(
-        device=device, bin=bin, largest_bin=layout.largest_bin, shifts=alignment.shifts, spline=3
-    )
-    angles = torch.as_tensor(series.tilt, dtype=torch.float64, device=device)
-    full = masks.full_rays(angles, views.shape[1], layout.shape(bin)[:2], layout.hz, layout.extent)
-    good = np.array([flag == "" for flag in alignment.flags])
-    precision = torch.as_tensor(good / noise, dtype=torch.float32, device=device)
-    return views, masks.weights(valid.to(torch.float32), full, precision)
-
-
-def operator_of(cfg: Reconstruct) -> Any:
-    """The projector of the config: ours, or ASTRA behind the same calls.
-
-    Raises
-    ------
-    UserError : ASTRA is asked for and not installed, or cannot do the voxel shape
-    """
-    if cfg.projector == "astra":
-        from gigascope.tomography.astra_projector import AstraProjector
-
-        return AstraProjector(cfg.hz)
-    return projector
-
-
-def tv_solver(
-    views: Tensor,
-    weights: Tensor,
-    tilt: ArrayLike,
-    layout: Layout,
-    cfg: Reconstruct,
-    *,
-    lam: float,
-    bin: int,
-    offsets: F64 | None = None,
-    start: Tensor | None = None,
-) -> TvSolver:
-    """Total-variation reconstruction of aligned views at a bin, with the weight `lam` of :func:`regularization`.
-
-    `offsets` are the constants of a section's views where they are known; otherwise they are solved.
-    """
-    section = layout.extent != "object"
-    known = section and offsets is not None and bool(np.any(offsets))
-    return TvSolver(
-        views,
-        weights,
-        tilt,
-        shape=layout.shape(bin),
-        solve=section,
-        constants=offsets if known else None,
-        start=start,
-        hz=layout.hz,
-        parameters=ReconstructParameters(lam=lam, iterations=cfg.iterations, tol=cfg.tol, positivity=cfg.positivity),
-        operator=operator_of(cfg),
-    )
