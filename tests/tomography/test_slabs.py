@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gigascope.check import needs
+from gigascope.check import needs, read_header
 from gigascope.config.dataset import load_dataset
 from gigascope.errors import Checkpointed
 from gigascope.runtime import checkpoint
@@ -25,6 +25,7 @@ from gigascope.tomography.plan import SeriesHeader, reconstruct_rounds
 from gigascope.tomography.primal_dual import PrimalDual
 from gigascope.tomography.slab_rounds import SlabRounds
 
+from ..peak import peak_of
 from ..stage_runs import StageRuns, chance, lines_in, write_dataset
 
 RUNS = StageRuns(
@@ -275,3 +276,28 @@ def test_a_large_series_is_planned_in_parts_that_fit(tmp_path: Path) -> None:
     # state before and after a round, tomogram, views: under a terabyte of what 10 rounds write
     disk = sum(need.jobs * need.each.disk for name, need in found.items() if "reconstruct" in name)
     assert 0.8e12 < disk < 1.1e12
+
+
+@pytest.mark.slow
+def test_a_slab_takes_what_check_says_and_the_whole_is_never_held(tmp_path: Path) -> None:
+    """96 x 512 x 512 voxels: 100 MB for each of the six volumes of a reconstruction that is done whole."""
+    values = {
+        **VALUES,
+        "inputs": {"phantom": {"kind": "section", "n_tilts": 7, "size_px": 512, "snr": 4, "shift_sigma_px": 1}},
+        "ingest": {"extent": "crop"},
+        "prealign": {"width": 128, "passes": 1},
+        "reconstruct": {"thickness_nm": 96, "iterations": 4, "round": 4, "align": {"enabled": False}},
+    }
+    config = write_dataset(tmp_path, values)
+    for stage in ("ingest", "prealign"):
+        RUNS.finish(config, tmp_path, stage)
+    peaks = {}
+    for slab in (512, 64):
+        config = write_dataset(tmp_path / str(slab), values, {"reconstruct": {"slab": slab}})
+        dataset = load_dataset(config)
+        (said,) = [n.each.memory for n in needs(dataset, read_header(dataset)) if n.stage == "tomography.reconstruct"]
+        peaks[slab] = peak_of(RUNS.arguments(config, tmp_path / str(slab), "reconstruct", tmp_path))
+        print(f"slabs of {slab}: {peaks[slab] / 2**20:.0f} MiB, said {said / 2**20:.0f}")
+        assert 0.8 * said < peaks[slab] < 1.2 * said
+    # what is left beside the slab are shards on their way into the store
+    assert peaks[64] < peaks[512] - 200 * 2**20

@@ -19,15 +19,18 @@ from gigascope.store.plan import shard_plan
 from gigascope.tomography.layout import Layout, joint_bytes, lay_out, prealign_bin, residual_bin
 from gigascope.tomography.slabs import F32, SAMPLE_BYTES, Slabs, cut, n_rounds, row_bytes
 
+# Python with what the stages import, compiled kernels loaded, before any data.
+TORCH_BYTES = 420 * 2**20
 # One slab at a time: its kernels have all threads.
 SLAB_THREADS = 256
 JOBS: tuple[JobKind, ...] = ("open", "part", "gather")
-# Resampling: what a view takes for each of its pixels, and pixels per second.
+# Resampling: what a view takes for each of its pixels, and pixels per second; what prealign holds for a binned pixel.
 VIEW_BYTES = 64
+STACK_BYTES = 24
 VIEW_SAMPLES = 4e6
 # A block of a volume on its way into the store, for each voxel; shards that a step of the pyramid holds.
 WRITE_BYTES = 12
-PYRAMID_SHARDS = 3
+PYRAMID_SHARDS = 2
 # Multiply-adds per second that the CPU projector sustains on two cores (benchmarks/projector.py prints it).
 CPU_FLOPS = 1.0e10
 
@@ -127,13 +130,13 @@ def estimate_ingest(dataset: TomographyDataset, header: SeriesHeader) -> Estimat
 
 
 def estimate_prealign(dataset: TomographyDataset, header: SeriesHeader) -> Estimate:
-    """The binned stack and a few transforms of single views."""
+    """The binned stack, its mask and its aligned copy, and one raw view at a time."""
     n_tilts, height, width = header.shape
     factor = prealign_bin((height, width), dataset.prealign.width)
     binned = n_tilts * (height // factor) * (width // factor)
-    held = n_tilts * height * width * F32 * 2 + binned * F32 * 4
+    held = VIEW_BYTES * height * width + STACK_BYTES * binned
     return Estimate(
-        BASE_BYTES + held,
+        TORCH_BYTES + held,
         held,
         5 + binned * dataset.prealign.passes / 2e6,
         binned * F32,
@@ -164,7 +167,7 @@ def estimate_reconstruct_job(dataset: TomographyDataset, header: SeriesHeader, j
     disk = F32 * samples + (F32 + 1) * samples // cfg.bin**2 + start
     bands = -(-sizes.shape(cfg.bin)[2] // cfg.round)
     shape = f"({n_tilts}, {sizes.frame[1]}, {sizes.frame[0]}) aligned views"
-    return Estimate(BASE_BYTES + memory, memory, seconds, disk, 40 + 2 * bands, shape)
+    return Estimate(TORCH_BYTES + memory, memory, seconds, disk, 40 + 2 * bands, shape)
 
 
 def estimate_halves(dataset: TomographyDataset, header: SeriesHeader) -> Estimate:
@@ -186,7 +189,7 @@ def estimate_halves_job(dataset: TomographyDataset, header: SeriesHeader, job: J
     passes = 2.5 * iterations * 2 * _flops(n_tilts, sizes.frame[0] // coarse, sizes.shape(coarse)) / CPU_FLOPS
     seconds = 10 + samples / VIEW_SAMPLES + passes
     disk, bands = (F32 + 1) * samples // bin**2, -(-sizes.shape(bin)[2] // cfg.round)
-    return Estimate(BASE_BYTES + memory, memory, seconds, disk, 40 + 4 * bands, "constants of the views")
+    return Estimate(TORCH_BYTES + memory, memory, seconds, disk, 40 + 4 * bands, "constants of the views")
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,7 @@ def _slab_job(stage: _SlabStage, job: JobKind) -> Estimate:
     if job == "gather":
         memory = PYRAMID_SHARDS * cut_.shard_nbytes
         n_files = int(1.15 * n * cut_.n_shards) + 20
-        return Estimate(BASE_BYTES + memory, 0, 10 + n * voxels / 5e7, int(0.15 * F32 * n * voxels), n_files, shape)
+        return Estimate(TORCH_BYTES + memory, 0, 10 + n * voxels / 5e7, int(0.15 * F32 * n * voxels), n_files, shape)
     window = max(w.stop - w.start for w in map(stage.slabs.window, range(len(stage.slabs))))
     slab = stage.row_bytes * window
     memory = max(slab, WRITE_BYTES * z * x * min(y, cut_.shards[1]))
@@ -242,7 +245,7 @@ def _slab_job(stage: _SlabStage, job: JobKind) -> Estimate:
     bands = -(-y // stage.slabs.round)
     n_files = -(-n * bands * (1 if len(stage.slabs) == 1 else 12) // jobs) + 4
     return Estimate(
-        BASE_BYTES + memory, slab, 5 + stage.seconds / jobs, disk, n_files, f"{len(stage.slabs)} slabs, in rounds"
+        TORCH_BYTES + memory, slab, 5 + stage.seconds / jobs, disk, n_files, f"{len(stage.slabs)} slabs, in rounds"
     )
 
 

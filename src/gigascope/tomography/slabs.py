@@ -16,10 +16,10 @@ from gigascope.tomography.layout import Layout
 
 GIB = 2**30
 F32 = 4
-# What a job holds for each voxel and each sample of a slab: u, ubar, p (3), A^T q and what is read or written beside
-# them; views, mask, weights, q, projection and what is read beside them.
-VOXEL_BYTES = 28
-SAMPLE_BYTES = 25
+# What a job holds for each voxel and each sample of a slab: u, ubar, p (3) and A^T q; views, mask, weights, q and
+# projection.
+VOXEL_BYTES = 24
+SAMPLE_BYTES = 17
 # Bytes of a chunk of the state, about: it is written and read in whole bands.
 CHUNK_BYTES = 4 * 2**20
 
