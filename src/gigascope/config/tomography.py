@@ -141,6 +141,10 @@ class Align(Section):
     """Joint alignment: the shifts that prealign left, solved together with the tomogram (FLARA, corrected)."""
 
     enabled: bool = Field(True, description="false: reconstruct with the shifts of prealign")
+    mode: Literal["corrected", "published"] = Field(
+        "corrected",
+        description="`published`: the iteration of the paper with its defects, for comparison only (no uncertainty)",
+    )
     groups: int = Field(
         4, ge=1, le=8, description="groups of views; a view is compared with the other groups' volume only"
     )
@@ -192,14 +196,20 @@ class Reconstruct(Section):
             "none: 0.4 times noise times the root of the number of views, at least 0.1"
         ),
     )
-    method: Literal["tv", "wbp"] = Field(
-        "tv", description="`tv`: total variation, primal-dual; `wbp`: weighted backprojection, quick and noisier"
+    method: Literal["tv", "wbp", "sirt", "cgls"] = Field(
+        "tv",
+        description=(
+            "`tv`: total variation, primal-dual; `wbp`: weighted backprojection, quick and noisier; `sirt`, `cgls`: "
+            "least squares, stopped when the misfit is down to the noise"
+        ),
     )
-    iterations: PositiveInt = Field(100, description="primal-dual iterations at full resolution, at most")
+    iterations: PositiveInt = Field(100, description="iterations at full resolution, at most (not wbp)")
     tol: NonNegativeFloat = Field(
-        1e-4, description="ends when the objective changed less than this fraction over 10 iterations"
+        1e-4, description="tv ends when the objective changed less than this fraction over 10 iterations"
     )
-    positivity: bool = Field(False, description="keeps the tomogram at or above 0 (dark field)")
+    positivity: bool = Field(
+        False, description="keeps the tomogram at or above 0 (dark field): in the alignment, tv and sirt"
+    )
     weights: Literal["noise", "none"] = Field("noise", description="weigh views by their noise, or all alike")
     bin: Literal[1, 2, 4, 8] = Field(1, description="binning of the final tomogram; 1: the pixel size of the views")
     projector: Literal["own", "astra"] = Field(

@@ -288,18 +288,28 @@ def _prealign_rows(coarse: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     return [("Pre-alignment", str(coarse["method"]), why)]
 
 
+_METHODS = {
+    "wbp": "weighted backprojection",
+    "sirt": "SIRT, ended when the misfit was down to the noise, or by reconstruct.iterations",
+    "cgls": "conjugate gradients (CGLS), ended when the misfit was down to the noise, or by reconstruct.iterations",
+}
+
+
 def _solver_rows(final: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     rows: list[tuple[str, object, str]] = []
     bins = final.get("align_bins")
     if bins and _mapping(config.get("align")).get("enabled", True):
         why = "coarse to fine; chosen from the size unless reconstruct.align.bins is set"
+        if _mapping(config.get("align")).get("mode") == "published":
+            bins, why = bins[-1:], "the published iteration, for comparison (reconstruct.align.mode)"
         rows.append(("Alignment levels", "bin " + ", ".join(number(b) for b in bins), why))
     else:
         rows.append(
             ("Joint alignment", "none", "reconstruct.align.enabled is false: the shifts are those of pre-alignment")
         )
-    if config.get("method") == "wbp":
-        rows.append(("Method", "weighted backprojection", "reconstruct.method: wbp"))
+    method = str(config.get("method"))
+    if method in _METHODS:
+        rows.append(("Method", _METHODS[method], f"reconstruct.method: {method}"))
     else:
         weight = final.get("lambda", config.get("lambda"))
         if weight is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +10,10 @@ from torch import Tensor
 
 from gigascope.tomography.alignment import Alignment
 from gigascope.tomography.products import read_shifts
-from gigascope.tomography.reconstruct import LOOK_EVERY, TvSolver, weighted_backprojection
+from gigascope.tomography.reconstruct import weighted_backprojection
 from gigascope.tomography.residual import interleaved
 from gigascope.tomography.series import Series
-from gigascope.tomography.tomogram import aligned_data, layout_of, operator_of, regularization, tv_solver
+from gigascope.tomography.tomogram import TomogramSolver, aligned_data, layout_of, looks_of, operator_of, solver_of
 
 if TYPE_CHECKING:
     from gigascope.config.tomography import Reconstruct
@@ -66,22 +65,21 @@ class HalfSets:
     @property
     def n_looks(self) -> int:
         """Records of one half's reconstruction, at most."""
-        return math.ceil(self._cfg.iterations / LOOK_EVERY)
+        return looks_of(self._cfg)
 
     def _data(self, half: int) -> tuple[Tensor, Tensor, np.ndarray]:
         chosen = torch.from_numpy(self._members[half]).to(self._views.device)
         return self._views[chosen], self._weights[chosen], self._series.tilt[self._members[half]]
 
-    def solver(self, half: int) -> TvSolver | None:
+    def solver(self, half: int) -> TomogramSolver | None:
         """The reconstruction of a half, 0 even or 1 odd; none for methods without iteration."""
-        if self._cfg.method != "tv":
+        if self._cfg.method == "wbp":
             return None
         views, weights, tilt = self._data(half)
         # the constants of a section's views are solved anew: those of the whole set know the other half
-        lam = regularization(self._series, self._cfg, len(tilt), self.bin)
-        return tv_solver(views, weights, tilt, self.layout, self._cfg, lam=lam, bin=self.bin)
+        return solver_of(views, weights, self._series, tilt, self.layout, self._cfg, bin=self.bin, n_views=len(tilt))
 
-    def volume(self, half: int, solver: TvSolver | None) -> Tensor:
+    def volume(self, half: int, solver: TomogramSolver | None) -> Tensor:
         """(z, x, y) half tomogram in prepared units per voxel length."""
         if solver is not None:
             return solver.volume

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gigascope.kernels import projector, warp
+from gigascope.tomography.algebraic import AlgebraicParameters, CglsSolver
 from gigascope.tomography.masks import full_rays, weighted_mean
 from gigascope.tomography.residual import interleaved, residual
 
@@ -75,7 +76,15 @@ def quick_residual(
     volumes = []
     for group in groups:
         at = torch.from_numpy(group).to(views.device)
-        volumes.append(_least_squares(data[at], weight[at], angles[at], shape))
+        solver = CglsSolver(
+            data[at],
+            weight[at],
+            angles[at].cpu(),
+            shape=(*shape, data.shape[2]),
+            solve=True,
+            parameters=AlgebraicParameters(ITERATIONS),
+        )
+        volumes.append(solver.run())
         total += volumes[-1]
     model = torch.empty_like(data)
     for group, volume in zip(groups, volumes):
@@ -100,36 +109,3 @@ def _coarse(views: Tensor, valid: Tensor, shifts: F64, indices: NDArray[np.intp]
         out.append(image[0])
         weight.append(seen[0])
     return warp.gaussian_blur(torch.stack(out), BLUR), torch.stack(weight)
-
-
-def _least_squares(data: Tensor, weight: Tensor, angles: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Conjugate gradients on || P sqrt(w) (A u - b) ||, stopped early; P takes the weighted mean of each view out."""
-    root = weight.sqrt()
-    norm = (root**2).sum((1, 2), keepdim=True).clamp_min(1e-12)
-
-    def centred(x: Tensor) -> Tensor:
-        return x - root * ((root * x).sum((1, 2), keepdim=True) / norm)
-
-    def forward(u: Tensor) -> Tensor:
-        return centred(root * projector.project(u, angles, data.shape[1]))
-
-    def adjoint(x: Tensor) -> Tensor:
-        return projector.backproject(root * centred(x), angles, shape)
-
-    u = torch.zeros(*shape, data.shape[2], device=data.device)
-    misfit = centred(root * data)
-    gradient = adjoint(misfit)
-    direction = gradient.clone()
-    power = float((gradient.double() ** 2).sum())
-    for _ in range(ITERATIONS):
-        if power <= 0.0:
-            break
-        image = forward(direction)
-        step = power / max(float((image.double() ** 2).sum()), 1e-300)
-        u += step * direction
-        misfit -= step * image
-        gradient = adjoint(misfit)
-        new_power = float((gradient.double() ** 2).sum())
-        direction = gradient + (new_power / power) * direction
-        power = new_power
-    return u

@@ -137,7 +137,7 @@ def reconstruct(ctx: Context, cfg: config.Reconstruct) -> None:
         ctx.warn(message)
     if cfg.align.enabled:
         solve.accept(ctx.solve("joint", solve.joint_solver(), what="joint alignment", total=solve.n_updates))
-    if cfg.method == "tv":
+    if cfg.method != "wbp":
         ctx.solve("tomogram", solve.tomogram_solver(), what="reconstruction", total=solve.n_looks)
     sizes = solve.layout.shape(cfg.bin)
     step = series.pixel_nm * cfg.bin

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from gigascope.kernels import projector
 from gigascope.tomography import geometry, masks
+from gigascope.tomography.algebraic import AlgebraicParameters, CglsSolver, SirtSolver
 from gigascope.tomography.alignment import Alignment, AlignParameters, AlignUpdate
 from gigascope.tomography.joint import JointSolver
 from gigascope.tomography.layout import Layout, lay_out
 from gigascope.tomography.levels import upsample_volume
+from gigascope.tomography.published import PublishedSolver
 from gigascope.tomography.reconstruct import (
     LOOK_EVERY,
     ReconstructParameters,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 F64 = NDArray[np.float64]
 
+# An iterative reconstruction that can stop and go on
+TomogramSolver = TvSolver | SirtSolver | CglsSolver
 # Weight of the total variation in the joint alignment, where it hardly matters (tomography.md 10); the least elsewhere.
 LEAST_LAMBDA = 0.1
 
@@ -57,7 +61,7 @@ class Tomography:
         self.alignment = unsolved(series, np.asarray(shifts, dtype=np.float64))
         self._updates: list[AlignUpdate] = []
         self._joint_volume: tuple[Tensor, int] | None = None
-        self._solver: TvSolver | None = None
+        self._solver: TomogramSolver | None = None
 
     def remarks(self) -> list[str]:
         """What was guessed before anything ran."""
@@ -75,11 +79,12 @@ class Tomography:
         """Updates of the joint alignment, at most."""
         return len(self.layout.bins) * self.cfg.align.outer
 
-    def joint_solver(self) -> JointSolver:
+    def joint_solver(self) -> JointSolver | PublishedSolver:
         """The joint solve, ready to run."""
         align = self.cfg.align
         views, valid = self.series.prepared(device=self.device, largest_bin=self.layout.largest_bin)
-        return JointSolver(
+        kind = PublishedSolver if align.mode == "published" else JointSolver
+        return kind(
             views,
             valid,
             self.series.tilt,
@@ -106,7 +111,7 @@ class Tomography:
             operator=operator_of(self.cfg),
         )
 
-    def accept(self, joint: JointSolver) -> None:
+    def accept(self, joint: JointSolver | PublishedSolver) -> None:
         """Take over a finished joint solve, with the specimen moved to the middle of the thickness."""
         volume, bin = joint.volume()
         profile = volume.double().var(dim=(1, 2)).cpu().numpy()
@@ -141,23 +146,24 @@ class Tomography:
     @property
     def n_looks(self) -> int:
         """Records of the reconstruction, at most."""
-        return math.ceil(self.cfg.iterations / LOOK_EVERY)
+        return looks_of(self.cfg)
 
     @functools.cached_property
     def _data(self) -> tuple[Tensor, Tensor]:
         return aligned_data(self.series, self.layout, self.alignment, self.noise, self.cfg.bin, self.device)
 
-    def tomogram_solver(self) -> TvSolver:
+    def tomogram_solver(self) -> TomogramSolver:
         """The reconstruction at full resolution, starting from the volume of the joint solve."""
         views, weights = self._data
-        self._solver = tv_solver(
+        self._solver = solver_of(
             views,
             weights,
+            self.series,
             self.series.tilt,
             self.layout,
             self.cfg,
-            lam=self.regularization,
             bin=self.cfg.bin,
+            n_views=sum(flag == "" for flag in self.alignment.flags),
             offsets=self.alignment.offsets,
             start=self._start(),
         )
@@ -246,6 +252,11 @@ class Tomography:
     def warnings(self) -> list[str]:
         """What a person should know before trusting the tomogram, in plain words."""
         lines = []
+        if self.cfg.align.enabled and self.cfg.align.mode == "published":
+            lines.append(
+                "The shifts are those of the published iteration, which is there for comparison: they come without "
+                "uncertainty, and no view is ever left out. Set reconstruct.align.mode: corrected for results."
+            )
         flagged = [(t, f) for t, f in zip(self.series.tilt, self.alignment.flags) if f not in {"", "excluded"}]
         if flagged:
             listed = ", ".join(f"{math.degrees(t):.0f}° ({reason})" for t, reason in flagged)
@@ -279,8 +290,7 @@ def regularization(series: Series, cfg: Reconstruct, n_views: int, bin: int) -> 
     """
     if cfg.regularization is not None:
         return cfg.regularization * bin
-    sigma = float(np.sqrt(np.median(series.model.noise[series.model.good]))) / bin
-    return max(LEAST_LAMBDA * bin, tomogram_lambda(sigma, n_views))
+    return max(LEAST_LAMBDA * bin, tomogram_lambda(noise_sigma(series, bin), n_views))
 
 
 def unsolved(series: Series, shifts: F64) -> Alignment:
@@ -324,33 +334,48 @@ def operator_of(cfg: Reconstruct) -> Any:
     return projector
 
 
-def tv_solver(
+def looks_of(cfg: Reconstruct) -> int:
+    """Records of a reconstruction, at most: every tenth iteration of the total variation, where a look costs one."""
+    return math.ceil(cfg.iterations / LOOK_EVERY) if cfg.method == "tv" else cfg.iterations
+
+
+def noise_sigma(series: Series, bin: int) -> float:
+    """Standard deviation of the noise per pixel of a bin, for data of unit standard deviation; median over views."""
+    return float(np.sqrt(np.median(series.model.noise[series.model.good]))) / bin
+
+
+def solver_of(
     views: Tensor,
     weights: Tensor,
+    series: Series,
     tilt: ArrayLike,
     layout: Layout,
     cfg: Reconstruct,
     *,
-    lam: float,
     bin: int,
+    n_views: int,
     offsets: F64 | None = None,
     start: Tensor | None = None,
-) -> TvSolver:
-    """Total-variation reconstruction of aligned views at a bin, with the weight `lam` of :func:`regularization`.
+) -> TomogramSolver:
+    """The iterative reconstruction of the config (not `wbp`) for aligned views at a bin.
 
-    `offsets` are the constants of a section's views where they are known; otherwise they are solved.
+    `offsets` are the constants of a section's views where they are known; otherwise they are solved. `n_views` is the
+    number of views that count, for :func:`regularization`; `start` is for the total variation only.
     """
     section = layout.extent != "object"
     known = section and offsets is not None and bool(np.any(offsets))
-    return TvSolver(
-        views,
-        weights,
-        tilt,
-        shape=layout.shape(bin),
-        solve=section,
-        constants=offsets if known else None,
-        start=start,
-        hz=layout.hz,
-        parameters=ReconstructParameters(lam=lam, iterations=cfg.iterations, tol=cfg.tol, positivity=cfg.positivity),
-        operator=operator_of(cfg),
-    )
+    place: dict[str, Any] = {
+        "shape": layout.shape(bin),
+        "solve": section,
+        "constants": offsets if known else None,
+        "hz": layout.hz,
+        "operator": operator_of(cfg),
+    }
+    if cfg.method == "tv":
+        lam = regularization(series, cfg, n_views, bin)
+        tv = ReconstructParameters(lam=lam, iterations=cfg.iterations, tol=cfg.tol, positivity=cfg.positivity)
+        return TvSolver(views, weights, tilt, start=start, parameters=tv, **place)
+    # weights are relative to the median noise, or 1
+    until = AlgebraicParameters(cfg.iterations, noise_sigma(series, bin), cfg.positivity)
+    kind = SirtSolver if cfg.method == "sirt" else CglsSolver
+    return kind(views, weights, tilt, parameters=until, **place)
