@@ -129,6 +129,17 @@ class Prealign(Section):
     min_peak: float = Field(
         0.25, ge=0, lt=1, description="a correlation peak below this fraction of the median marks a view as weak"
     )
+    axis_search: bool = Field(
+        False,
+        description="look for the tilt axis angle in the data; taken when it is clearly another than the given one",
+    )
+    axis_range_deg: float = Field(
+        10.0, gt=0, le=45, description="how far on both sides of the given angle the axis is looked for, degrees"
+    )
+    tilt_offset_search: bool = Field(
+        False,
+        description="look for the inclination of a section; added to the tilt angles where the data show it clearly",
+    )
 
     @model_validator(mode="after")
     def _band(self) -> Prealign:

@@ -32,7 +32,7 @@ class Layout:
     hz : voxel size in z over that in x
     extent : `section`, `object` or `crop`
     thickness_nm : of the volume
-    guessed : the thickness was not given
+    guessed : the thickness was neither given nor measured
     """
 
     frame: tuple[int, int]
@@ -59,6 +59,7 @@ def lay_out(
     extent: str,
     cfg: Reconstruct,
     further_bin: int = 1,
+    measured_nm: float | None = None,
 ) -> Layout:
     """Decide all sizes of a reconstruction.
 
@@ -69,9 +70,11 @@ def lay_out(
     tilt_axis : phi, radians
     pixel_nm : pixel size of the raw views
     further_bin : sizes are made multiples of this too
+    measured_nm : thickness from the data, for a config that gives none; at most the guess, which memory was planned for
     """
     full = geometry.frame_shape(raw_shape, tilt_axis)
-    thickness = cfg.thickness_nm or geometry.guessed_thickness(full[0] * pixel_nm, extent)
+    guess = geometry.guessed_thickness(full[0] * pixel_nm, extent)
+    thickness = cfg.thickness_nm or min(measured_nm or guess, guess)
     planes = geometry.volume_thickness(thickness, pixel_nm, cfg.hz)
     bins: tuple[int, ...] = ()
     if cfg.align.enabled:
@@ -80,7 +83,9 @@ def lay_out(
     frame = geometry.frame_shape(raw_shape, tilt_axis, largest)
     n_z = geometry.volume_thickness(thickness, pixel_nm, cfg.hz, largest)
     width = geometry.volume_width(frame[0], n_z, np.asarray(tilt), extent, cfg.hz, largest)
-    return Layout(frame, n_z, width, tuple(bins), largest, cfg.hz, extent, thickness, cfg.thickness_nm is None)
+    return Layout(
+        frame, n_z, width, tuple(bins), largest, cfg.hz, extent, thickness, not (cfg.thickness_nm or measured_nm)
+    )
 
 
 def prealign_bin(raw_shape: tuple[int, int], width: int) -> int:

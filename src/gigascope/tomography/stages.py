@@ -84,8 +84,10 @@ def prealign(ctx: Context, cfg: config.Prealign) -> None:
     from gigascope.tomography import coarse, products
     from gigascope.tomography.series import Series
 
-    series = Series(ctx.open("tilt_series"))
-    found = coarse.coarse_alignment(series, cfg, ctx.device)
+    found = coarse.coarse_alignment(Series(ctx.open("tilt_series")), cfg, ctx.device)
+    series = found.series
+    for message in found.notes:
+        ctx.log.info("%s", message)
     if found.alignment.n_flagged:
         ctx.warn(f"{found.alignment.n_flagged} views correlate poorly; their shifts are interpolated from neighbours.")
     columns, units = products.shift_columns(series, found.alignment, peak=found.peak)
@@ -101,7 +103,8 @@ def prealign(ctx: Context, cfg: config.Prealign) -> None:
     )
     products.write_views(aligned, views, series)
     aligned.write_table("shifts", columns, units)
-    aligned.attrs |= {"bin": found.bin, "method": found.method, "residuals": found.residuals}
+    aligned.write_table("tried", *products.tried_columns(series, found.tried))
+    aligned.attrs |= found.describe()
     ctx.write_table("shifts", columns, units)
     products.write_interchange(series, found.alignment, 0, xf=ctx.path("xf"))
 
@@ -127,10 +130,10 @@ def reconstruct(ctx: Context, cfg: config.Reconstruct) -> None:
     import numpy as np
 
     from gigascope.tomography import products
-    from gigascope.tomography.series import Series
+    from gigascope.tomography.series import Refinement, Series
     from gigascope.tomography.tomogram import Tomography
 
-    series = Series(ctx.open("tilt_series"))
+    series = Series(ctx.open("tilt_series"), Refinement.of(ctx.open("prealigned").attrs))
     start = products.read_shifts(ctx.open("prealigned").table("shifts"), series.order)
     solve = Tomography(series, start, cfg, ctx.device)
     for message in solve.remarks():
@@ -185,12 +188,12 @@ def halves(ctx: Context, cfg: config.Halves) -> None:
 
     from gigascope.tomography import products
     from gigascope.tomography.half_sets import HalfSets
-    from gigascope.tomography.series import Series
+    from gigascope.tomography.series import Refinement, Series
 
     if not cfg.enabled:
         raise UserError("halves.enabled is false.", where="tomography.halves", do="Set it to true to run this stage.")
-    series = Series(ctx.open("tilt_series"))
     tomogram = ctx.open("tomogram")
+    series = Series(ctx.open("tilt_series"), Refinement.of(tomogram.attrs))
     settings = config.Reconstruct.model_validate(tomogram.attrs["reconstruct"])
     halves = HalfSets(series, tomogram, settings, cfg.bin, ctx.device)
     z, x, y = halves.shape
@@ -224,10 +227,10 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
     import json
 
     from gigascope.tomography.quality import Quality
-    from gigascope.tomography.series import Series
+    from gigascope.tomography.series import Refinement, Series
 
-    series = Series(ctx.open("tilt_series"))
     tomogram = ctx.open("tomogram")
+    series = Series(ctx.open("tilt_series"), Refinement.of(tomogram.attrs))
     settings = config.Reconstruct.model_validate(tomogram.attrs["reconstruct"])
     quality = Quality(series, ctx.open("prealigned"), tomogram, settings, cfg, ctx.device)
     found = {

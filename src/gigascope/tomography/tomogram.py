@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +66,12 @@ class Tomography:
 
     def remarks(self) -> list[str]:
         """What was guessed before anything ran."""
+        measured = measured_thickness(self.series)
+        if self.cfg.thickness_nm is None and measured and measured > self.layout.thickness_nm:
+            return [
+                f"The specimen seems to be {measured:.3g} nm thick, more than the {self.layout.thickness_nm:.3g} nm "
+                "that memory was planned for. Set reconstruct.thickness_nm."
+            ]
         if not self.layout.guessed:
             return []
         return [
@@ -237,6 +244,7 @@ class Tomography:
             "align_bins": list(self.layout.bins),
             "thickness_nm": self.layout.thickness_nm,
             "thickness_guessed": self.layout.guessed,
+            "refined": asdict(self.series.refined),
             "lambda": self.regularization,
             "lambda_from_noise": self.cfg.regularization is None,
             "method": self.cfg.method,
@@ -279,7 +287,14 @@ def layout_of(series: Series, cfg: Reconstruct, further_bin: int = 1) -> Layout:
         extent=series.extent,
         cfg=cfg,
         further_bin=further_bin,
+        measured_nm=measured_thickness(series),
     )
+
+
+def measured_thickness(series: Series) -> float | None:
+    """Thickness of the volume by what the prealignment measured: the specimen's and its uncertainty, nanometres."""
+    found = series.refined
+    return None if found.thickness_nm is None else found.thickness_nm + (found.thickness_sigma_nm or 0.0)
 
 
 def regularization(series: Series, cfg: Reconstruct, n_views: int, bin: int) -> float:
