@@ -11,15 +11,14 @@ import torch
 from gigascope.errors import ShapeError
 from gigascope.metrics.resolution import crossing, fsc
 from gigascope.tomography import masks
+from gigascope.tomography.algebraic import AlgebraicParameters, CglsSolver, SirtSolver
 from gigascope.tomography.geometry import gauge_of, gauge_shifts, volume_width
 from gigascope.tomography.levels import bin_volume
 from gigascope.tomography.phantom import Phantom, density_volume, line_integrals
 from gigascope.tomography.reconstruct import (
     ReconstructParameters,
     TvSolver,
-    cgls,
     group_residual,
-    sirt,
     tomogram_lambda,
     weighted_backprojection,
 )
@@ -59,9 +58,10 @@ def test_sign_and_centre_of_the_tomogram_are_those_of_the_specimen(method, rng):
             solver = TvSolver(data, weights, angles, solve=False, parameters=ReconstructParameters(lam=0.05), **place)
             volume = solver.run()
         elif method == "cgls":
-            volume = cgls(data, weights, angles, solve=False, iterations=25, **place)
+            volume = CglsSolver(data, weights, angles, solve=False, parameters=AlgebraicParameters(25), **place).run()
         else:
-            volume = sirt(data, weights, angles, iterations=80, positivity=True, **place)
+            parameters = AlgebraicParameters(80, positivity=True)
+            volume = SirtSolver(data, weights, angles, solve=False, parameters=parameters, **place).run()
         found[sign] = correlation(volume, truth)
     print(f"{method}: right sign {found[1]:.3f}, wrong sign {found[-1]:.3f}")
     assert found[-1] <= 0.9
@@ -135,12 +135,12 @@ def test_samples_without_weight_change_no_tomogram(blobs):
     weights[:, :, 10] = 0
     spoiled = torch.where(weights > 0, views, views + 1000)
     place = {"shape": (64, 64, 48)}
-    few = ReconstructParameters(iterations=5)
+    few, two = ReconstructParameters(iterations=5), AlgebraicParameters(2)
     for method in (
         lambda data: TvSolver(data, weights, TILT, solve=True, parameters=few, **place).run(),
         lambda data: weighted_backprojection(data, weights, TILT, **place),
-        lambda data: sirt(data, weights, TILT, iterations=2, **place),
-        lambda data: cgls(data, weights, TILT, solve=True, iterations=2, **place),
+        lambda data: SirtSolver(data, weights, TILT, solve=True, parameters=two, **place).run(),
+        lambda data: CglsSolver(data, weights, TILT, solve=True, parameters=two, **place).run(),
     ):
         assert torch.equal(method(views), method(spoiled))
 

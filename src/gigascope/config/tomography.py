@@ -129,6 +129,17 @@ class Prealign(Section):
     min_peak: float = Field(
         0.25, ge=0, lt=1, description="a correlation peak below this fraction of the median marks a view as weak"
     )
+    axis_search: bool = Field(
+        False,
+        description="look for the tilt axis angle in the data; taken when it is clearly another than the given one",
+    )
+    axis_range_deg: float = Field(
+        10.0, gt=0, le=45, description="how far on both sides of the given angle the axis is looked for, degrees"
+    )
+    tilt_offset_search: bool = Field(
+        False,
+        description="look for the inclination of a section; added to the tilt angles where the data show it clearly",
+    )
 
     @model_validator(mode="after")
     def _band(self) -> Prealign:
@@ -141,6 +152,10 @@ class Align(Section):
     """Joint alignment: the shifts that prealign left, solved together with the tomogram (FLARA, corrected)."""
 
     enabled: bool = Field(True, description="false: reconstruct with the shifts of prealign")
+    mode: Literal["corrected", "published"] = Field(
+        "corrected",
+        description="`published`: the iteration of the paper with its defects, for comparison only (no uncertainty)",
+    )
     groups: int = Field(
         4, ge=1, le=8, description="groups of views; a view is compared with the other groups' volume only"
     )
@@ -192,12 +207,16 @@ class Reconstruct(Section):
             "none: 0.4 times noise times the root of the number of views, at least 0.1"
         ),
     )
-    method: Literal["tv", "wbp"] = Field(
-        "tv", description="`tv`: total variation, primal-dual; `wbp`: weighted backprojection, quick and noisier"
+    method: Literal["tv", "wbp", "sirt", "cgls"] = Field(
+        "tv",
+        description=(
+            "`tv`: total variation, primal-dual; `wbp`: weighted backprojection, quick and noisier; `sirt`, `cgls`: "
+            "least squares, stopped when the misfit is down to the noise"
+        ),
     )
-    iterations: PositiveInt = Field(100, description="primal-dual iterations at full resolution, at most")
+    iterations: PositiveInt = Field(100, description="iterations at full resolution, at most (not wbp)")
     tol: NonNegativeFloat = Field(
-        1e-4, description="ends when the objective changed less than this fraction over a round"
+        1e-4, description="tv ends when the objective changed less than this fraction over a round"
     )
     round: PositiveInt = Field(
         10,
@@ -212,8 +231,8 @@ class Reconstruct(Section):
     slab: PositiveInt | None = Field(
         None,
         description=(
-            "slices along the tilt axis that are held at once; none: as many as fit into `memory_gib`, and a slab for "
-            "each part; the result does not depend on it"
+            "slices along the tilt axis that are held at once (tv); none: as many as fit into `memory_gib`, and a slab "
+            "for each part; the result does not depend on it"
         ),
     )
     memory_gib: PositiveFloat = Field(
@@ -223,7 +242,9 @@ class Reconstruct(Section):
             "alignment does not fit, fewer groups or a coarser finest level"
         ),
     )
-    positivity: bool = Field(False, description="keeps the tomogram at or above 0 (dark field)")
+    positivity: bool = Field(
+        False, description="keeps the tomogram at or above 0 (dark field): in the alignment, tv and sirt"
+    )
     weights: Literal["noise", "none"] = Field("noise", description="weigh views by their noise, or all alike")
     bin: Literal[1, 2, 4, 8] = Field(1, description="binning of the final tomogram; 1: the pixel size of the views")
     projector: Literal["own", "astra"] = Field(

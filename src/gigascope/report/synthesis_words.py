@@ -32,10 +32,7 @@ def summary(result: SynthesisResult) -> str:
     found = result.value(f"nuclei_{NAIVE}")
     nuclei = f" with {number(found)} labelled nuclei measured" if found is not None else ""
     what = "naive image" if result.given else "simulated spheroid"
-    text = (
-        f"{n} {what}{'s' if n != 1 else ''}{nuclei}, voxels of {plain(z)} × {plain(y)} × {plain(x)} µm "
-        "(z, y, x)."
-    )
+    text = f"{n} {what}{'s' if n != 1 else ''}{nuclei}, voxels of {plain(z)} × {plain(y)} × {plain(x)} µm (z, y, x)."
     if ADAPTED in result.sets:
         n = _count(result, REAL)
         text += f" A network gave {_count(result, ADAPTED)} of them the look of {n} real image{'s' if n != 1 else ''}."

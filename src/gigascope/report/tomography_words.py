@@ -179,6 +179,7 @@ def decisions(result: TomographyResult, views: Views) -> Html:
         *_extent_rows(final, signal, _config(result.tilt_series, "ingest")),
         *_thickness_rows(result, final),
         *_prealign_rows(coarse),
+        *_search_rows(coarse),
         *_solver_rows(final, config),
     ]
     rows += [("Note of the input", "", str(note)) for note in series.get("notes") or []]
@@ -264,12 +265,53 @@ def _extent_rows(
 
 def _thickness_rows(result: TomographyResult, final: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     nm = float(final.get("thickness_nm") or result.tomogram.shape[0] * result.tomogram.spacing["z"])
-    why = (
-        "a guess from the width of the field; set reconstruct.thickness_nm"
-        if final.get("thickness_guessed")
-        else "as set by reconstruct.thickness_nm"
-    )
+    measured = _mapping(final.get("refined"))
+    between = measured.get("thickness_nm")
+    told = ""
+    if isinstance(between, int | float):
+        told = f"{length(between)} ± {length(float(measured.get('thickness_sigma_nm') or 0.0))} between its faces"
+    if _mapping(final.get("reconstruct")).get("thickness_nm") or not (told or final.get("thickness_guessed")):
+        why = "as set by reconstruct.thickness_nm" + (f"; the specimen seems to have {told}" if told else "")
+    elif told:
+        why = f"from the data: the specimen has {told}; the volume a little more, at most half or all of the field"
+    else:
+        why = "a guess from the width of the field; set reconstruct.thickness_nm"
     return [("Thickness", length(nm), why)]
+
+
+def _search_rows(coarse: Mapping[str, Any]) -> list[tuple[str, object, str]]:
+    """What the prealignment found out about tilt axis and inclination."""
+    rows: list[tuple[str, object, str]] = []
+    axis = _mapping(coarse.get("axis_search"))
+    if axis:
+        sigma = axis.get("sigma_deg")
+        spread = f" ± {number(sigma, 2)}°" if isinstance(sigma, int | float) else ", of which the data say nothing"
+        used = axis["found_deg"] if axis.get("taken") else axis["start_deg"]
+        why = f"the data say {number(axis['found_deg'], 3)}°{spread} (prealign.axis_search); "
+        why += (
+            "taken, being clearly another"
+            if axis.get("taken")
+            else "not clearly another than the given one, which stays"
+        )
+        rows.append(("Tilt axis that was used", _degrees(used), why))
+    if isinstance(coarse.get("inclination_deg"), int | float):
+        offset = float(_mapping(coarse.get("refined")).get("tilt_offset_deg") or 0.0)
+        why = (
+            "added to the tilt angles (prealign.tilt_offset_search)"
+            if offset
+            else "the tilt angles were left as they are"
+        )
+        shown = f"{number(coarse['inclination_deg'], 2)}° ± {number(coarse['inclination_sigma_deg'], 2)}°"
+        rows.append(
+            (
+                "Inclination of the section",
+                shown,
+                f"{number(-coarse['inclination_deg'], 2)}° would lay it flat; {why}"
+                if not offset
+                else f"{number(offset, 2)}° {why}",
+            )
+        )
+    return rows
 
 
 def _prealign_rows(coarse: Mapping[str, Any]) -> list[tuple[str, object, str]]:
@@ -288,18 +330,28 @@ def _prealign_rows(coarse: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     return [("Pre-alignment", str(coarse["method"]), why)]
 
 
+_METHODS = {
+    "wbp": "weighted backprojection",
+    "sirt": "SIRT, ended when the misfit was down to the noise, or by reconstruct.iterations",
+    "cgls": "conjugate gradients (CGLS), ended when the misfit was down to the noise, or by reconstruct.iterations",
+}
+
+
 def _solver_rows(final: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     rows: list[tuple[str, object, str]] = []
     bins = final.get("align_bins")
     if bins and _mapping(config.get("align")).get("enabled", True):
         why = "coarse to fine; chosen from the size unless reconstruct.align.bins is set"
+        if _mapping(config.get("align")).get("mode") == "published":
+            bins, why = bins[-1:], "the published iteration, for comparison (reconstruct.align.mode)"
         rows.append(("Alignment levels", "bin " + ", ".join(number(b) for b in bins), why))
     else:
         rows.append(
             ("Joint alignment", "none", "reconstruct.align.enabled is false: the shifts are those of pre-alignment")
         )
-    if config.get("method") == "wbp":
-        rows.append(("Method", "weighted backprojection", "reconstruct.method: wbp"))
+    method = str(config.get("method"))
+    if method in _METHODS:
+        rows.append(("Method", _METHODS[method], f"reconstruct.method: {method}"))
     else:
         weight = final.get("lambda", config.get("lambda"))
         if weight is not None:

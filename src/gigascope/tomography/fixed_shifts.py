@@ -35,7 +35,14 @@ def layout_of(series: Series, cfg: Reconstruct, further_bin: int = 1) -> Layout:
         extent=series.extent,
         cfg=cfg,
         further_bin=further_bin,
+        measured_nm=measured_thickness(series),
     )
+
+
+def measured_thickness(series: Series) -> float | None:
+    """Thickness of the volume by what the prealignment measured: the specimen's and its uncertainty, nanometres."""
+    found = series.refined
+    return None if found.thickness_nm is None else found.thickness_nm + (found.thickness_sigma_nm or 0.0)
 
 
 def regularization(series: Series, cfg: Reconstruct, n_views: int, bin: int) -> float:
@@ -46,8 +53,12 @@ def regularization(series: Series, cfg: Reconstruct, n_views: int, bin: int) -> 
     """
     if cfg.regularization is not None:
         return cfg.regularization * bin
-    sigma = float(np.sqrt(np.median(series.model.noise[series.model.good]))) / bin
-    return max(LEAST_LAMBDA * bin, tomogram_lambda(sigma, n_views))
+    return max(LEAST_LAMBDA * bin, tomogram_lambda(noise_sigma(series, bin), n_views))
+
+
+def noise_sigma(series: Series, bin: int) -> float:
+    """Standard deviation of the noise per pixel of a bin, for data of unit standard deviation; median over views."""
+    return float(np.sqrt(np.median(series.model.noise[series.model.good]))) / bin
 
 
 def unsolved(series: Series, shifts: F64) -> Alignment:

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from gigascope.tomography.aligned_rows import AlignedRows, Rows
 from gigascope.tomography.alignment import Alignment
-from gigascope.tomography.fixed_shifts import constants_solver, layout_of, operator_of, precision_of, regularization
+from gigascope.tomography.fixed_shifts import (
+    constants_solver,
+    layout_of,
+    noise_sigma,
+    operator_of,
+    precision_of,
+    regularization,
+)
 from gigascope.tomography.products import read_shifts
 from gigascope.tomography.reconstruct import ReconstructParameters, TvSolver
 from gigascope.tomography.residual import interleaved
@@ -97,7 +104,7 @@ class HalfSets:
         """A coarse half tomogram that knows the constants of a section's views; those of the whole set know the other
         half.
         """
-        if self.layout.extent == "object" or self._cfg.method != "tv":
+        if self.layout.extent == "object" or self._cfg.method == "wbp":
             return None
         members = self.members[half]
         return constants_solver(self.series, self.layout, self.alignment, self._cfg, self.bin, members, self._device)
@@ -113,9 +120,10 @@ class HalfSets:
             slab=halves.slab,
             parts=-(-halves.parts // len(NAMES)),
             gib=halves.memory_gib,
+            method=cfg.method,
         )
         problems = {name: self._problem(half, kept) for half, name in enumerate(NAMES)}
-        return SlabRounds(problems, slabs, iterate=cfg.method == "tv")
+        return SlabRounds(problems, slabs)
 
     def _problem(self, half: int, kept: Mapping[str, NDArray[Any]]) -> SlabProblem:
         cfg, members, name = self._cfg, self.members[half], NAMES[half]
@@ -134,6 +142,8 @@ class HalfSets:
                 positivity=cfg.positivity,
                 round=self._halves.round,
             ),
+            method=cfg.method,
+            noise=noise_sigma(self.series, self.bin),
             device=self._device,
             operator=operator_of(cfg),
         )

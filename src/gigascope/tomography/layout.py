@@ -40,7 +40,7 @@ class Layout:
     hz : voxel size in z over that in x
     extent : `section`, `object` or `crop`
     thickness_nm : of the volume
-    guessed : the thickness was not given
+    guessed : the thickness was neither given nor measured
     groups : of views in the joint alignment
     reduced : fewer groups or levels than were asked for, because of the memory
     """
@@ -78,6 +78,7 @@ def lay_out(
     extent: str,
     cfg: Reconstruct,
     further_bin: int = 1,
+    measured_nm: float | None = None,
 ) -> Layout:
     """Decide all sizes of a reconstruction.
 
@@ -88,9 +89,11 @@ def lay_out(
     tilt_axis : phi, radians
     pixel_nm : pixel size of the raw views
     further_bin : sizes are made multiples of this too
+    measured_nm : thickness from the data, for a config that gives none; at most the guess, which memory was planned for
     """
     full = geometry.frame_shape(raw_shape, tilt_axis)
-    thickness = cfg.thickness_nm or geometry.guessed_thickness(full[0] * pixel_nm, extent)
+    guess = geometry.guessed_thickness(full[0] * pixel_nm, extent)
+    thickness = cfg.thickness_nm or min(measured_nm or guess, guess)
     planes = geometry.volume_thickness(thickness, pixel_nm, cfg.hz)
     bins: tuple[int, ...] = ()
     if cfg.align.enabled:
@@ -99,7 +102,8 @@ def lay_out(
     frame = geometry.frame_shape(raw_shape, tilt_axis, largest)
     n_z = geometry.volume_thickness(thickness, pixel_nm, cfg.hz, largest)
     width = geometry.volume_width(frame[0], n_z, np.asarray(tilt), extent, cfg.hz, largest)
-    sizes = Layout(frame, n_z, width, tuple(bins), largest, cfg.hz, extent, thickness, cfg.thickness_nm is None)
+    guessed = not (cfg.thickness_nm or measured_nm)
+    sizes = Layout(frame, n_z, width, tuple(bins), largest, cfg.hz, extent, thickness, guessed)
     return _fitting(sizes, cfg, np.size(tilt))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def _flops(n_tilts: int, n_s: int, shape: tuple[int, int, int]) -> float:
 
 def reconstruct_rounds(cfg: Reconstruct) -> int:
     """Rounds of iterations, and one that writes the tomogram."""
-    return 1 + (n_rounds(cfg.iterations, cfg.round) if cfg.method == "tv" else 0)
+    return 1 + (0 if cfg.method == "wbp" else n_rounds(cfg.iterations, cfg.round))
 
 
 def halves_rounds(cfg: Halves) -> int:
@@ -156,7 +157,8 @@ def estimate_reconstruct_job(dataset: TomographyDataset, header: SeriesHeader, j
     cfg, sizes, n_tilts = dataset.reconstruct, layout(dataset, header), header.shape[0]
     samples = n_tilts * math.prod(sizes.frame)
     if job != "open":
-        return _slab_job(_SlabStage.of(sizes, cfg.bin, n_tilts, cfg, 1, cfg.iterations), job)
+        how: dict[str, Any] = {"volumes": 1, "iterations": cfg.iterations, "method": cfg.method}
+        return _slab_job(_SlabStage.of(sizes, cfg.bin, n_tilts, cfg, **how), job)
     seconds = 10 + samples / VIEW_SAMPLES
     memory = VIEW_BYTES * math.prod(sizes.frame) + joint_bytes(sizes, n_tilts)
     for bin in sizes.bins:
@@ -182,7 +184,8 @@ def estimate_halves_job(dataset: TomographyDataset, header: SeriesHeader, job: J
     sizes, n_tilts = layout(dataset, header, bin), header.shape[0]
     iterations = min(cfg.iterations, dataset.reconstruct.iterations)
     if job != "open":
-        return _slab_job(_SlabStage.of(sizes, bin, -(-n_tilts // 2), cfg, 2, iterations), job)
+        how: dict[str, Any] = {"volumes": 2, "iterations": iterations, "method": dataset.reconstruct.method}
+        return _slab_job(_SlabStage.of(sizes, bin, -(-n_tilts // 2), cfg, **how), job)
     coarse = sizes.coarser(bin)
     voxels, samples = math.prod(sizes.shape(coarse)), n_tilts * math.prod(sizes.frame)
     memory = max(VIEW_BYTES * math.prod(sizes.frame), 24 * voxels + SAMPLE_BYTES * samples // coarse**2)
@@ -207,10 +210,27 @@ class _SlabStage:
 
     @classmethod
     def of(
-        cls, sizes: Layout, bin: int, n_views: int, cfg: Reconstruct | Halves, volumes: int, iterations: int
+        cls,
+        sizes: Layout,
+        bin: int,
+        n_views: int,
+        cfg: Reconstruct | Halves,
+        *,
+        volumes: int,
+        iterations: int,
+        method: str,
     ) -> _SlabStage:
         parts, shape = -(-cfg.parts // volumes), sizes.shape(bin)
-        slabs = cut(sizes, bin, n_views, round=cfg.round, slab=cfg.slab, parts=parts, gib=cfg.memory_gib)
+        slabs = cut(
+            sizes,
+            bin,
+            n_views,
+            round=cfg.round,
+            slab=cfg.slab,
+            parts=parts,
+            gib=cfg.memory_gib,
+            method=method,
+        )
         windows = map(slabs.window, range(len(slabs)))
         more = sum(window.stop - window.start for window in windows) / slabs.n
         n_s = sizes.frame[0] // bin

@@ -1,7 +1,9 @@
 """Coarse image shifts of a tilt series by cosine-stretched, cumulative cross-correlation, outward from the lowest tilt.
 
 Each view is compared with a running sum of the views before it, stretched across the tilt axis to the same
-foreshortening (section), or as it is (isolated object). Good to about 2 px; what is left is for the joint solve.
+foreshortening (section), or as it is (isolated object). Then projection matching goes on from there. Of all that was
+tried, the shifts by which the views predict each other best are kept: good to about 1 px; what is left is for the joint
+solve.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from gigascope.tomography.axial import refine_axial
 from gigascope.tomography.centre_of_mass import centre_of_mass_shifts, centre_on_object
 from gigascope.tomography.correlation import Correlator, frame_taper
 from gigascope.tomography.geometry import gauge_of, gauge_shifts
+from gigascope.tomography.matching import match_projections
 from gigascope.tomography.quick_residual import quick_residual
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,10 @@ MIN_COSINE = math.cos(math.radians(80.0))
 MAX_STRETCH = 1.5
 LEAVES_FRAME = 0.25  # of the width: a view shifted further shares too little with the others
 CONVERGED = 0.05  # pixels RMS between two passes
+MATCHING = "projection matching"
+# objects at SNR 1: 0.1 % lower residuals go with errors of 0.15 and 0.19 px as often as the other way round; sections:
+# 5 to 7 % lower with 0.3 instead of 0.9 px
+CLEARLY_BETTER = 0.99
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,10 @@ class PrealignResult:
     shifts : (tilt, 2) float64, (f_s, f_y) in pixels of the views given
     peak : (tilt,) float64, correlation coefficient with the running reference in the pass band; NaN where not measured
     weak : (tilt,) bool, the shift is interpolated from the neighbours
-    method : "correlation", "centre of mass", or "centre of mass, correlation"
-    residuals : leave-group-out residual of each method that was tried (object)
+    method : "correlation", "centre of mass", "centre of mass, correlation" or "projection matching"
+    residuals : leave-group-out residual of each method that was tried
     steps : RMS change of the shifts in each pass of the chosen method, pixels
+    tried : (tilt, 2) shifts of each method that was tried
     """
 
     shifts: F64
@@ -78,6 +86,7 @@ class PrealignResult:
     method: str
     residuals: dict[str, float]
     steps: tuple[float, ...]
+    tried: dict[str, F64] = dataclasses.field(default_factory=dict)
 
 
 def prealign(
@@ -116,21 +125,35 @@ def prealign(
     report = progress or (lambda fraction: None)
     valid = without_pinholes(valid)
     aligner = _Aligner(views, valid, tilt, use, extent, settings)
-    if extent != "object":
-        shifts, peak, weak, steps = aligner.run(np.zeros((len(tilt), 2)), lambda part: report(0.9 * part))
-        shifts = refine_axial(views, valid, tilt, shifts, use & ~weak, settings.low_pass, settings.high_pass)
-        report(1.0)
-        shifts = interpolated(_least_moved(shifts, tilt, use, extent), tilt, use & ~weak)
-        return PrealignResult(shifts, peak, weak, "correlation", {}, steps)
-    results = _object_candidates(aligner, report)
-    residuals = {
-        method: quick_residual(views, valid, tilt, result.shifts, use & ~result.weak)
-        for method, result in results.items()
-    }
-    best = min(residuals, key=lambda method: (not math.isfinite(residuals[method]), residuals[method]))
-    log.info("prealign by %s: leave-group-out residuals %s", best, residuals)
+    candidates = _object_candidates if extent == "object" else _section_candidates
+    results = candidates(aligner, lambda part: report(0.7 * part))
+
+    def rho(result: PrealignResult) -> float:
+        found = quick_residual(views, valid, tilt, result.shifts, use & ~result.weak, extent=extent)
+        return found if math.isfinite(found) else math.inf
+
+    residuals = {method: rho(result) for method, result in results.items()}
+    best = results[min(residuals, key=residuals.__getitem__)]
+    kept = use & ~best.weak
+    matched = match_projections(views, valid, tilt, best.shifts, kept, extent, settings.taper)
+    matched = interpolated(_least_moved(matched, tilt, use, extent), tilt, kept)
+    results[MATCHING] = dataclasses.replace(best, shifts=matched, method=MATCHING)
+    residuals[MATCHING] = rho(results[MATCHING])
+    if residuals[MATCHING] < CLEARLY_BETTER * residuals[best.method]:
+        best = results[MATCHING]
+    log.info("prealign by %s: leave-group-out residuals %s", best.method, residuals)
     report(1.0)
-    return dataclasses.replace(results[best], residuals=residuals)
+    tried = {method: result.shifts for method, result in results.items()}
+    return dataclasses.replace(best, residuals=residuals, tried=tried)
+
+
+def _section_candidates(aligner: _Aligner, report: Callable[[float], None]) -> dict[str, PrealignResult]:
+    """Shifts of a section by cosine-stretched correlation, with profiles along the axis aligned."""
+    views, valid, tilt, use, settings = aligner.views, aligner.valid, aligner.tilt, aligner.use, aligner.settings
+    shifts, peak, weak, steps = aligner.run(np.zeros((len(tilt), 2)), report)
+    shifts = refine_axial(views, valid, tilt, shifts, use & ~weak, settings.low_pass, settings.high_pass)
+    shifts = interpolated(_least_moved(shifts, tilt, use, "section"), tilt, use & ~weak)
+    return {"correlation": PrealignResult(shifts, peak, weak, "correlation", {}, steps)}
 
 
 def _object_candidates(aligner: _Aligner, report: Callable[[float], None]) -> dict[str, PrealignResult]:

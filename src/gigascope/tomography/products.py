@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,22 @@ def joint_columns(series: Series, alignment: Alignment) -> tuple[dict[str, Any],
         residual=alignment.residual,
         overlap=alignment.overlap,
     )
+
+
+def tried_columns(series: Series, tried: Mapping[str, NDArray[np.float64]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Shifts in file order by every method of the prealignment that was tried, and their units."""
+    columns: dict[str, Any] = {"view": np.arange(len(series.order))}
+    for method, shifts in tried.items():
+        for axis, name in enumerate(("f_s_px", "f_y_px")):
+            columns[f"{method}: {name}"] = series.in_file_order(shifts[:, axis])
+    return columns, {name: "pixel" for name in columns if name != "view"}
+
+
+def read_tried(table: Mapping[str, NDArray], order: ArrayLike) -> dict[str, NDArray[np.float64]]:
+    """Inverse of :func:`tried_columns`: (tilt, 2) pixels, ascending tilt, by method."""
+    methods = dict.fromkeys(name.rsplit(": ", 1)[0] for name in table if name != "view")
+    pairs = {m: [table[f"{m}: {name}"] for name in ("f_s_px", "f_y_px")] for m in methods}
+    return {m: np.stack(pair, axis=1)[np.asarray(order)].astype(np.float64) for m, pair in pairs.items()}
 
 
 def read_shifts(table: dict[str, NDArray], order: ArrayLike) -> NDArray[np.float64]:

@@ -1,12 +1,13 @@
-"""A cheap leave-group-out residual: how well small volumes of the other views predict each view, at a coarse bin.
+"""A cheap leave-group-out prediction: small volumes of the other views predict each view, at a coarse bin.
 
-It ranks candidate alignments before the joint solve: conjugate gradients, stopped early, on 64 blurred samples across
-the axis.
+It ranks candidate alignments before the joint solve, and is what projection matching and the estimate of the thickness
+work on: conjugate gradients, stopped early, on 64 blurred samples across the axis.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gigascope.kernels import projector, warp
+from gigascope.tomography.algebraic import AlgebraicParameters, CglsSolver
 from gigascope.tomography.masks import full_rays, weighted_mean
 from gigascope.tomography.residual import interleaved, residual
 
@@ -24,6 +26,31 @@ GROUPS = 4
 ITERATIONS = 12
 # coarse pixels; without it noise hides errors below 0.5 px at one signal to noise per pixel, with it 0.2 px show
 BLUR = 1.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Coarse views and what the volumes of the other groups predict of them.
+
+    Parameters
+    ----------
+    data, model, weight : (views, s, y) float32, coarse pixels
+    volumes : (groups, z, x, y) float32, of each group alone
+    indices : (views,) of the series
+    factor : coarse pixels in pixels of the views
+    """
+
+    data: Tensor
+    model: Tensor
+    weight: Tensor
+    volumes: Tensor
+    indices: NDArray[np.intp]
+    factor: int
+
+    @property
+    def residual(self) -> float:
+        """rho of the views in use taken together."""
+        return residual(self.model, self.data, self.weight).total
 
 
 def quick_residual(
@@ -39,6 +66,27 @@ def quick_residual(
 ) -> float:
     """rho of the blurred, aligned views against reprojections of volumes they took no part in; NaN with too few views.
 
+    Parameters and result as for :func:`quick_prediction`.
+    """
+    found = quick_prediction(views, valid, tilt, shifts, use, extent=extent, n_z=n_z, width=width)
+    return math.nan if found is None else found.residual
+
+
+def quick_prediction(
+    views: Tensor,
+    valid: Tensor,
+    tilt: F64,
+    shifts: F64,
+    use: NDArray[np.bool_],
+    *,
+    extent: str = "object",
+    n_z: int | None = None,
+    width: int = COARSE_WIDTH,
+    groups: int = GROUPS,
+    iterations: int = ITERATIONS,
+) -> Prediction | None:
+    """Predict every view from small volumes that it took no part in; none with too few views.
+
     Parameters
     ----------
     views : (tilt, s, y) float32
@@ -49,14 +97,12 @@ def quick_residual(
     extent : "object" or "section": width of the volume and rays that count
     n_z : planes of the volume at the bin of `views`; default n_s for an object, half of it for a section
     width : samples across the axis at most
-
-    Returns
-    -------
-    float
+    groups : of interleaved views
+    iterations : conjugate-gradient steps of the volumes
     """
     indices = np.flatnonzero(use)
-    if len(indices) < 2 * GROUPS:
-        return math.nan
+    if len(indices) < 2 * groups:
+        return None
     factor = max(1, math.ceil(views.shape[1] / width))
     data, weight = _coarse(views, valid, shifts, indices, factor)
     angles = torch.from_numpy(np.asarray(tilt, dtype=np.float64)[indices]).to(views.device)
@@ -67,21 +113,28 @@ def quick_residual(
     else:
         steepest = min(float(angles.abs().max()), math.radians(75.0))
         across = math.ceil(n_s / math.cos(steepest) + planes * math.tan(steepest))
-    shape = (planes, across)
-    weight = weight * full_rays(angles, n_s, shape, 1.0, extent)[:, :, None]
+    shape = (planes, across, data.shape[2])
+    weight = weight * full_rays(angles, n_s, shape[:2], 1.0, extent)[:, :, None]
     data = (data - weighted_mean(data, weight).float()[:, None, None]) * (weight > 0)
-    groups = interleaved(len(indices), GROUPS)
-    total = torch.zeros(*shape, data.shape[2], device=views.device)
-    volumes = []
-    for group in groups:
-        at = torch.from_numpy(group).to(views.device)
-        volumes.append(_least_squares(data[at], weight[at], angles[at], shape))
-        total += volumes[-1]
+    members = [torch.from_numpy(group).to(views.device) for group in interleaved(len(indices), groups)]
+    volumes = torch.stack(
+        [
+            CglsSolver(
+                data[at],
+                weight[at],
+                angles[at].cpu(),
+                shape=shape,
+                solve=True,
+                parameters=AlgebraicParameters(iterations),
+            ).run()
+            for at in members
+        ]
+    )
+    total = volumes.sum(dim=0)
     model = torch.empty_like(data)
-    for group, volume in zip(groups, volumes):
-        at = torch.from_numpy(group).to(views.device)
-        model[at] = projector.project((total - volume) / (GROUPS - 1), angles[at], n_s)
-    return residual(model, data, weight).total
+    for at, volume in zip(members, volumes, strict=True):
+        model[at] = projector.project((total - volume) / (groups - 1), angles[at], n_s)
+    return Prediction(data, model, weight, volumes, indices, factor)
 
 
 def _coarse(views: Tensor, valid: Tensor, shifts: F64, indices: NDArray[np.intp], factor: int) -> tuple[Tensor, Tensor]:
@@ -100,36 +153,3 @@ def _coarse(views: Tensor, valid: Tensor, shifts: F64, indices: NDArray[np.intp]
         out.append(image[0])
         weight.append(seen[0])
     return warp.gaussian_blur(torch.stack(out), BLUR), torch.stack(weight)
-
-
-def _least_squares(data: Tensor, weight: Tensor, angles: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Conjugate gradients on || P sqrt(w) (A u - b) ||, stopped early; P takes the weighted mean of each view out."""
-    root = weight.sqrt()
-    norm = (root**2).sum((1, 2), keepdim=True).clamp_min(1e-12)
-
-    def centred(x: Tensor) -> Tensor:
-        return x - root * ((root * x).sum((1, 2), keepdim=True) / norm)
-
-    def forward(u: Tensor) -> Tensor:
-        return centred(root * projector.project(u, angles, data.shape[1]))
-
-    def adjoint(x: Tensor) -> Tensor:
-        return projector.backproject(root * centred(x), angles, shape)
-
-    u = torch.zeros(*shape, data.shape[2], device=data.device)
-    misfit = centred(root * data)
-    gradient = adjoint(misfit)
-    direction = gradient.clone()
-    power = float((gradient.double() ** 2).sum())
-    for _ in range(ITERATIONS):
-        if power <= 0.0:
-            break
-        image = forward(direction)
-        step = power / max(float((image.double() ** 2).sum()), 1e-300)
-        u += step * direction
-        misfit -= step * image
-        gradient = adjoint(misfit)
-        new_power = float((gradient.double() ** 2).sum())
-        direction = gradient + (new_power / power) * direction
-        power = new_power
-    return u

@@ -1,7 +1,7 @@
-"""Tomograms from aligned views with fixed shifts: total variation, weighted backprojection, SIRT and CGLS.
+"""Tomograms from aligned views with fixed shifts: total variation and weighted backprojection.
 
-All four use one projector and its exact adjoint. Views are aligned beforehand in one resampling; a sample counts by its
-weight.
+They use one projector and its exact adjoint, as do SIRT and CGLS in `algebraic`. Views are aligned beforehand in one
+resampling; a sample counts by its weight.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from gigascope.errors import ShapeError
 from gigascope.kernels import projector
+from gigascope.tomography.algebraic import ReconstructUpdate, checked_angles
 from gigascope.tomography.primal_dual import PrimalDual
 from gigascope.tomography.residual import Residual, group_order, interleaved, residual_sums
 
@@ -45,15 +45,6 @@ class ReconstructParameters:
     tol: float = 1e-4
     positivity: bool = False
     round: int = ROUND
-
-
-@dataclass(frozen=True)
-class ReconstructUpdate:
-    """A row of the history: `iteration` done so far, `objective`, and its relative `change` over the round."""
-
-    iteration: int
-    objective: float
-    change: float
 
 
 class Looks:
@@ -142,7 +133,7 @@ class TvSolver:
         operator: Any = projector,
     ) -> None:
         self.parameters = parameters or ReconstructParameters()
-        angles = _angles(tilt, views, weights, shape)
+        angles = checked_angles(tilt, views, weights, shape)
         self.problem = PrimalDual(
             angles,
             [len(angles)],
@@ -233,7 +224,7 @@ def group_residual(
     parameters : tunables; `tol` is not used
     """
     parameters = parameters or ReconstructParameters()
-    angles = _angles(tilt, views, weights, shape)
+    angles = checked_angles(tilt, views, weights, shape)
     members = interleaved(len(angles), groups)
     order = torch.from_numpy(group_order(members)).to(views.device)
     problem = PrimalDual(
@@ -275,7 +266,7 @@ def weighted_backprojection(
     means : (tilt,) means of whole views, where `views` are some of their rows; NaN: the view is out of use
     hz : voxel size in z over voxel size in x
     """
-    angles = _angles(tilt, views, weights, shape)
+    angles = checked_angles(tilt, views, weights, shape)
     n_s = views.shape[1]
     padded = 2 ** math.ceil(math.log2(2 * n_s))
     frequency = torch.fft.rfftfreq(padded, dtype=torch.float64, device=views.device)
@@ -296,80 +287,3 @@ def weighted_backprojection(
 def known_means(views: Tensor, known: Tensor) -> Tensor:
     """Mean of each view (tilt, s, y) over its known samples, (tilt,) like `views`; NaN where there is none."""
     return (views * known).sum(dim=(1, 2)) / known.sum(dim=(1, 2))
-
-
-def sirt(
-    views: Tensor,
-    weights: Tensor,
-    tilt: ArrayLike,
-    *,
-    shape: tuple[int, int, int],
-    iterations: int = 30,
-    hz: float = 1.0,
-    positivity: bool = False,
-) -> Tensor:
-    """Simultaneous iterative reconstruction, u <- u + C^-1 A^T w R^-1 (b - A u); (z, x, y) float32.
-
-    Parameters
-    ----------
-    views, weights : (tilt, s, y) float32, aligned, weights 0 or 1
-    tilt : (tilt,) radians
-    shape : (z, x, y)
-    iterations : steps from zero
-    hz : voxel size in z over voxel size in x
-    positivity : clip at 0 after each step
-    """
-    angles = _angles(tilt, views, weights, shape)
-    n_s = views.shape[1]
-    rows = projector.row_sums(angles, n_s, shape[:2], hz).to(views.dtype)
-    columns = projector.column_sums(angles, n_s, shape[:2], hz).to(views.dtype)
-    row_weight = weights * torch.where(rows > 0, 1 / rows.clamp_min(1e-6), torch.zeros_like(rows))[:, :, None]
-    step = torch.where(columns > 0, 1 / columns.clamp_min(1e-6), torch.zeros_like(columns))[:, :, None]
-    u = torch.zeros(shape, dtype=views.dtype, device=views.device)
-    for _ in range(iterations):
-        residual = row_weight * (views - projector.project(u, angles, n_s, hz))
-        u += step * projector.backproject(residual, angles, shape[:2], hz)
-        if positivity:
-            u.clamp_min_(0.0)
-    return u
-
-
-def cgls(
-    views: Tensor,
-    weights: Tensor,
-    tilt: ArrayLike,
-    *,
-    shape: tuple[int, int, int],
-    solve: bool,
-    iterations: int = 15,
-    hz: float = 1.0,
-) -> Tensor:
-    """Conjugate gradients on the weighted normal equations from zero; (z, x, y) float32.
-
-    Parameters
-    ----------
-    views, weights : (tilt, s, y) float32, aligned
-    tilt : (tilt,) radians
-    shape : (z, x, y)
-    solve : one unknown constant per view (section), eliminated exactly
-    iterations : steps; more of them fit more noise
-    hz : voxel size in z over voxel size in x
-    """
-    angles = _angles(tilt, views, weights, shape)
-    problem = PrimalDual(
-        angles, [len(angles)], shape, views.shape[1], hz=hz, lam=0.0, constants=solve, dtype=views.dtype
-    )
-    problem.set_data(views, weights)
-    problem.start_least_squares(iterations)
-    return problem.u[0]
-
-
-def _angles(tilt: ArrayLike, views: Tensor, weights: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Angles on the device of the views, after a look at the shapes."""
-    angles = torch.as_tensor(np.asarray(tilt, dtype=np.float64), device=views.device)
-    if angles.shape != views.shape[:1] or weights.shape != views.shape or shape[2] != views.shape[2]:
-        raise ShapeError(
-            f"views {tuple(views.shape)}, weights {tuple(weights.shape)}, {len(angles)} angles, tomogram {shape}: "
-            "expected one angle per view, one weight per sample and as many slices as rows along the axis"
-        )
-    return angles

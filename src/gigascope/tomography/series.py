@@ -52,6 +52,28 @@ class SeriesFacts:
     true_shifts: F64 | None = None
 
 
+@dataclass(frozen=True)
+class Refinement:
+    """What the prealignment found out about the geometry, for the stages after it.
+
+    Attributes
+    ----------
+    tilt_axis_deg : the tilt axis angle to go on with; none: the series' own
+    tilt_offset_deg : added to all tilt angles
+    thickness_nm, thickness_sigma_nm : of the specimen between its faces; none: not measured
+    """
+
+    tilt_axis_deg: float | None = None
+    tilt_offset_deg: float = 0.0
+    thickness_nm: float | None = None
+    thickness_sigma_nm: float | None = None
+
+    @classmethod
+    def of(cls, attrs: Mapping[str, Any]) -> Refinement:
+        """From the attributes of a store that the prealignment, or a stage after it, has written."""
+        return cls(**attrs.get("refined", {}))
+
+
 def write_facts(writer: ImageWriter, facts: SeriesFacts, model: SignalModel) -> None:
     """Put everything known about a series into its store."""
     columns: dict[str, Any] = {
@@ -81,6 +103,11 @@ def write_facts(writer: ImageWriter, facts: SeriesFacts, model: SignalModel) -> 
 class Series:
     """A tilt series read from its store.
 
+    Parameters
+    ----------
+    store : that ingest wrote
+    refined : geometry found since then; it replaces the store's
+
     Attributes
     ----------
     model : signal model of the whole series, file order
@@ -91,17 +118,22 @@ class Series:
     tilt_axis : phi, radians
     """
 
-    def __init__(self, store: StoreReader) -> None:
-        self._store = store
+    def __init__(self, store: StoreReader, refined: Refinement = Refinement()) -> None:
+        self._store, self.refined = store, refined
         self.attrs: Mapping[str, Any] = store.attrs
         self.views = store.table("views")
         self.model = SignalModel.from_dict(self.attrs["signal"])
         self.pixel_nm = float(self.attrs["pixel_size_nm"])
-        self.tilt_axis = float(np.deg2rad(self.attrs["tilt_axis_deg"]))
+        axis_deg = self.attrs["tilt_axis_deg"] if refined.tilt_axis_deg is None else refined.tilt_axis_deg
+        self.tilt_axis = float(np.deg2rad(axis_deg))
         tilt_deg = np.asarray(self.views["tilt_deg"], dtype=np.float64)
         self.order = np.argsort(tilt_deg, kind="stable")
-        self.tilt = np.deg2rad(tilt_deg[self.order])
+        self.tilt = np.deg2rad(tilt_deg[self.order] + refined.tilt_offset_deg)
         self.use = self.model.good[self.order]
+
+    def with_refinement(self, refined: Refinement) -> Series:
+        """The same series with another geometry."""
+        return Series(self._store, refined)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from gigascope.kernels import projector
 from gigascope.tomography import masks
+from gigascope.tomography.algebraic import AlgebraicParameters, CglsSolver, SirtSolver
 from gigascope.tomography.layout import Layout
 from gigascope.tomography.reconstruct import ReconstructParameters, TvSolver, weighted_backprojection
 
+# Iterations that can stop and go on.
+TomogramSolver = TvSolver | SirtSolver | CglsSolver
 F64 = NDArray[np.float64]
 
 
@@ -30,6 +33,8 @@ class SlabProblem:
     means : (tilt,) mean of each view, for a backprojection; NaN: the view is out of use
     layout, bin : sizes
     parameters : of the iteration
+    method : `tv`, `sirt`, `cgls` or `wbp`
+    noise : standard deviation of a sample of weight 1, at which `sirt` and `cgls` end
     device : to compute on
     operator : see :class:`gigascope.tomography.primal_dual.PrimalDual`
     """
@@ -41,6 +46,8 @@ class SlabProblem:
     layout: Layout
     bin: int
     parameters: ReconstructParameters
+    method: str
+    noise: float
     device: torch.device
     operator: Any = projector
 
@@ -75,6 +82,21 @@ class SlabProblem:
             start=start,
             hz=self.layout.hz,
             parameters=self.parameters,
+            operator=self.operator,
+        )
+
+    def algebraic_solver(self, views: Tensor, mask: Tensor) -> SirtSolver | CglsSolver:
+        """SIRT or CGLS of all rows of all views and masks, (tilt, s, y): when to end is seen from all of them."""
+        kind = SirtSolver if self.method == "sirt" else CglsSolver
+        return kind(
+            views.to(self.device),
+            self.weights(mask.to(self.device)),
+            self.tilt,
+            shape=self.shape,
+            solve=False,
+            constants=self.constants,
+            hz=self.layout.hz,
+            parameters=AlgebraicParameters(self.parameters.iterations, self.noise, self.parameters.positivity),
             operator=self.operator,
         )
 

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from gigascope.errors import Checkpointed
 from gigascope.tomography import slabs as cutting
+from gigascope.tomography.algebraic import ReconstructUpdate
 from gigascope.tomography.aligned_rows import Rows
 from gigascope.tomography.levels import upsample_volume
-from gigascope.tomography.reconstruct import Looks, ReconstructUpdate, TvSolver
-from gigascope.tomography.slab_problem import SlabProblem
+from gigascope.tomography.reconstruct import Looks, TvSolver
+from gigascope.tomography.slab_problem import SlabProblem, TomogramSolver
 from gigascope.tomography.slabs import Slabs
 
 if TYPE_CHECKING:
@@ -43,15 +44,15 @@ class SlabRounds:
     Parameters
     ----------
     problems : by name; they have the same sizes and as many rounds
-    slabs : their cut
-    iterate : false: nothing is iterated, the volumes are weighted backprojections
+    slabs : their cut; SIRT and CGLS want a single one
     """
 
-    def __init__(self, problems: Mapping[str, SlabProblem], slabs: Slabs, *, iterate: bool) -> None:
+    def __init__(self, problems: Mapping[str, SlabProblem], slabs: Slabs) -> None:
         self._problems = dict(problems)
         self._names = list(problems)
         self.slabs = slabs
-        self._iterate = iterate
+        # nothing is iterated for weighted backprojections
+        self._iterate = all(problem.method != "wbp" for problem in problems.values())
         self._looks = {name: Looks(problem.parameters) for name, problem in problems.items()}
 
     @property
@@ -119,7 +120,7 @@ class SlabRounds:
         index, slab = divmod(item, len(self.slabs))
         name = self._names[index]
         if len(self.slabs) == 1:
-            solver = solve(name, self._solver(work, name, self.slabs.rows(0)))
+            solver = solve(name, self._whole_solver(work, name))
             self._write_volume(work, name, self.slabs.rows(0), solver.volume)
             found = [asdict(row) for row in solver.history]
             work.save(**{key: np.array([row[key] for row in found]) for key in found[0]})
@@ -152,6 +153,12 @@ class SlabRounds:
         for place, volume in enumerate(_state(solver)):
             state[place : place + 1, :, :, rows] = volume[None, :, :, own].cpu().numpy()
         dual[:, :, rows] = solver.problem.q[:, :, own].cpu().numpy()
+
+    def _whole_solver(self, work: Any, name: str) -> TomogramSolver:
+        problem, rows = self._problems[name], self.slabs.rows(0)
+        if problem.method == "tv":
+            return self._solver(work, name, rows)
+        return problem.algebraic_solver(*self._data(work, name, rows))
 
     def _solver(self, work: Any, name: str, window: slice) -> TvSolver:
         views, mask = self._data(work, name, window)

@@ -61,7 +61,17 @@ class Slabs:
         return (slice(a, min(a + self.round, rows.stop)) for a in range(rows.start, rows.stop, self.round))
 
 
-def cut(sizes: Layout, bin: int, n_views: int, *, round: int, slab: int | None, parts: int, gib: float) -> Slabs:
+def cut(
+    sizes: Layout,
+    bin: int,
+    n_views: int,
+    *,
+    round: int,
+    slab: int | None,
+    parts: int,
+    gib: float,
+    method: str = "tv",
+) -> Slabs:
     """Choose the slabs of a reconstruction; its result does not depend on them.
 
     Parameters
@@ -71,6 +81,7 @@ def cut(sizes: Layout, bin: int, n_views: int, *, round: int, slab: int | None, 
     slab : slices of a slab, rounded up to whole bands; none: as many as fit into the memory, and one for each part
     parts : jobs that are to have something to do
     gib : memory that a job may take for its slab, GiB
+    method : SIRT and CGLS are done whole: sums over all slices say when they end
     """
     n, of_parts = sizes.shape(bin)[2], slab is None
     if slab is None:
@@ -78,7 +89,7 @@ def cut(sizes: Layout, bin: int, n_views: int, *, round: int, slab: int | None, 
         if held < n:
             held = max(round, (held - 2 * round - 1) // round * round)
         slab = max(1, min(n, held, -(-n // parts)))
-    if slab >= n:
+    if slab >= n or method in ("sirt", "cgls"):
         return Slabs(n, round, n)
     # as even as bands allow, for parts too: a thin last slab would be all halo
     n_bands, n_slabs = -(-n // round), -(-n // slab)

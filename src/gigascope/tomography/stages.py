@@ -85,8 +85,10 @@ def prealign(ctx: Context, cfg: config.Prealign) -> None:
     from gigascope.tomography import coarse, products
     from gigascope.tomography.series import Series
 
-    series = Series(ctx.open("tilt_series"))
-    found = coarse.coarse_alignment(series, cfg, ctx.device)
+    found = coarse.coarse_alignment(Series(ctx.open("tilt_series")), cfg, ctx.device)
+    series = found.series
+    for message in found.notes:
+        ctx.log.info("%s", message)
     if found.alignment.n_flagged:
         ctx.warn(f"{found.alignment.n_flagged} views correlate poorly; their shifts are interpolated from neighbours.")
     columns, units = products.shift_columns(series, found.alignment, peak=found.peak)
@@ -102,7 +104,8 @@ def prealign(ctx: Context, cfg: config.Prealign) -> None:
     )
     products.write_views(aligned, views, series)
     aligned.write_table("shifts", columns, units)
-    aligned.attrs |= {"bin": found.bin, "method": found.method, "residuals": found.residuals}
+    aligned.write_table("tried", *products.tried_columns(series, found.tried))
+    aligned.attrs |= found.describe()
     ctx.write_table("shifts", columns, units)
     products.write_interchange(series, found.alignment, 0, xf=ctx.path("xf"))
 
@@ -113,10 +116,10 @@ def open_reconstruct(ctx: Context, cfg: config.Reconstruct) -> WorkPlan:
 
     from gigascope.runtime.parts import WorkPlan
     from gigascope.tomography import products
-    from gigascope.tomography.series import Series
+    from gigascope.tomography.series import Refinement, Series
     from gigascope.tomography.tomogram import Tomography
 
-    series = Series(ctx.open("tilt_series"))
+    series = Series(ctx.open("tilt_series"), Refinement.of(ctx.open("prealigned").attrs))
     start = products.read_shifts(ctx.open("prealigned").table("shifts"), series.order)
     solve = Tomography(series, start, cfg, ctx.device)
     for message in solve.remarks():
@@ -162,10 +165,11 @@ def reconstruct_slab(ctx: Context, cfg: config.Reconstruct, item: int) -> None:
 
 def _opened_tomography(ctx: Context, cfg: config.Reconstruct) -> Any:
     """The reconstruction as the open job left it."""
-    from gigascope.tomography.series import Series
+    from gigascope.tomography.series import Refinement, Series
     from gigascope.tomography.tomogram import Tomography
 
-    return Tomography.again(Series(ctx.open("tilt_series")), ctx.work.opened, cfg, ctx.device)
+    series = Series(ctx.open("tilt_series"), Refinement.of(ctx.open("prealigned").attrs))
+    return Tomography.again(series, ctx.work.opened, cfg, ctx.device)
 
 
 def _solving(ctx: Context) -> Any:
@@ -253,11 +257,12 @@ def half_slab(ctx: Context, cfg: config.Halves, item: int) -> None:
 
 def _half_sets(ctx: Context, cfg: config.Halves) -> Any:
     from gigascope.tomography.half_sets import HalfSets
-    from gigascope.tomography.series import Series
+    from gigascope.tomography.series import Refinement, Series
 
     tomogram = ctx.open("tomogram")
     settings = config.Reconstruct.model_validate(tomogram.attrs["reconstruct"])
-    return HalfSets(Series(ctx.open("tilt_series")), tomogram, settings, cfg, ctx.device)
+    series = Series(ctx.open("tilt_series"), Refinement.of(tomogram.attrs))
+    return HalfSets(series, tomogram, settings, cfg, ctx.device)
 
 
 @stage(
@@ -294,10 +299,10 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
     import json
 
     from gigascope.tomography.quality import Quality
-    from gigascope.tomography.series import Series
+    from gigascope.tomography.series import Refinement, Series
 
-    series = Series(ctx.open("tilt_series"))
     tomogram = ctx.open("tomogram")
+    series = Series(ctx.open("tilt_series"), Refinement.of(tomogram.attrs))
     settings = config.Reconstruct.model_validate(tomogram.attrs["reconstruct"])
     quality = Quality(series, ctx.open("prealigned"), tomogram, settings, cfg, ctx.device)
     found = {

@@ -25,6 +25,8 @@ from gigascope.tomography.fixed_shifts import (
     LEAST_LAMBDA,
     constants_solver,
     layout_of,
+    measured_thickness,
+    noise_sigma,
     operator_of,
     precision_of,
     regularization,
@@ -32,6 +34,7 @@ from gigascope.tomography.fixed_shifts import (
 )
 from gigascope.tomography.joint import JointSolver
 from gigascope.tomography.levels import BinnedViews
+from gigascope.tomography.published import PublishedSolver
 from gigascope.tomography.reconstruct import ReconstructParameters, ReconstructUpdate, TvSolver
 from gigascope.tomography.series import Series
 from gigascope.tomography.slab_problem import SlabProblem
@@ -67,7 +70,13 @@ class Tomography:
     def remarks(self) -> list[str]:
         """What was guessed or chosen before anything ran."""
         lines = []
-        if self.layout.guessed:
+        measured = measured_thickness(self.series)
+        if self.cfg.thickness_nm is None and measured and measured > self.layout.thickness_nm:
+            lines.append(
+                f"The specimen seems to be {measured:.3g} nm thick, more than the {self.layout.thickness_nm:.3g} nm "
+                "that memory was planned for. Set reconstruct.thickness_nm."
+            )
+        elif self.layout.guessed:
             lines.append(
                 f"The thickness of the volume, {self.layout.thickness_nm:.4g} nm, is a guess from the width of the "
                 "field. Look where the specimen ends in the xz slice and set reconstruct.thickness_nm slightly above "
@@ -87,11 +96,12 @@ class Tomography:
         """Updates of the joint alignment, at most."""
         return len(self.layout.bins) * self.cfg.align.outer
 
-    def joint_solver(self) -> JointSolver:
+    def joint_solver(self) -> JointSolver | PublishedSolver:
         """The joint solve, ready to run."""
         align = self.cfg.align
         views = self._binned_views()
-        return JointSolver(
+        kind = PublishedSolver if align.mode == "published" else JointSolver
+        return kind(
             views,
             views,
             self.series.tilt,
@@ -126,7 +136,7 @@ class Tomography:
             binned.put(k, *self.series.prepared_view(k, device=self.device, largest_bin=self.layout.largest_bin))
         return binned
 
-    def accept(self, joint: JointSolver) -> None:
+    def accept(self, joint: JointSolver | PublishedSolver) -> None:
         """Take over a finished joint solve, with the specimen moved to the middle of the thickness."""
         volume, bin = joint.volume()
         profile = volume.double().var(dim=(1, 2)).cpu().numpy()
@@ -160,7 +170,7 @@ class Tomography:
 
     def constants_solver(self) -> TvSolver | None:
         """A coarse tomogram that knows the constants of a section's views, where the joint solve has not found them."""
-        if self.layout.extent == "object" or self.cfg.method != "tv" or np.any(self.alignment.offsets):
+        if self.layout.extent == "object" or self.cfg.method == "wbp" or np.any(self.alignment.offsets):
             return None
         chosen = np.arange(len(self.series.tilt))
         return constants_solver(self.series, self.layout, self.alignment, self.cfg, self.cfg.bin, chosen, self.device)
@@ -178,8 +188,17 @@ class Tomography:
     def rounds(self) -> SlabRounds:
         """The tomogram at full resolution, slab by slab."""
         cfg, n_views = self.cfg, len(self.series.tilt)
-        slabs = cut(self.layout, cfg.bin, n_views, round=cfg.round, slab=cfg.slab, parts=cfg.parts, gib=cfg.memory_gib)
-        return SlabRounds({"tomogram": self.problem()}, slabs, iterate=cfg.method == "tv")
+        slabs = cut(
+            self.layout,
+            cfg.bin,
+            n_views,
+            round=cfg.round,
+            slab=cfg.slab,
+            parts=cfg.parts,
+            gib=cfg.memory_gib,
+            method=cfg.method,
+        )
+        return SlabRounds({"tomogram": self.problem()}, slabs)
 
     def problem(self) -> SlabProblem:
         """The tomogram at full resolution, apart from its views."""
@@ -198,6 +217,8 @@ class Tomography:
                 positivity=cfg.positivity,
                 round=cfg.round,
             ),
+            method=cfg.method,
+            noise=noise_sigma(self.series, cfg.bin),
             device=self.device,
             operator=operator_of(cfg),
         )
@@ -285,6 +306,7 @@ class Tomography:
             "align_bins": list(self.layout.bins),
             "thickness_nm": self.layout.thickness_nm,
             "thickness_guessed": self.layout.guessed,
+            "refined": dataclasses.asdict(self.series.refined),
             "lambda": self.regularization,
             "lambda_from_noise": self.cfg.regularization is None,
             "method": self.cfg.method,
@@ -300,6 +322,11 @@ class Tomography:
     def warnings(self) -> list[str]:
         """What a person should know before trusting the tomogram, in plain words."""
         lines = []
+        if self.cfg.align.enabled and self.cfg.align.mode == "published":
+            lines.append(
+                "The shifts are those of the published iteration, which is there for comparison: they come without "
+                "uncertainty, and no view is ever left out. Set reconstruct.align.mode: corrected for results."
+            )
         flagged = [(t, f) for t, f in zip(self.series.tilt, self.alignment.flags) if f not in {"", "excluded"}]
         if flagged:
             listed = ", ".join(f"{math.degrees(t):.0f}° ({reason})" for t, reason in flagged)
