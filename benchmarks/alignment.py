@@ -1,6 +1,8 @@
 """How far off the shifts are: our prealignment and joint solve beside what a user would pick instead, in one run.
 
-    python benchmarks/alignment.py [--quick] [--json FILE]
+    python benchmarks/alignment.py [--quick] [--peers-python PATH] [--json FILE]
+    python benchmarks/alignment.py --shrec [--json FILE]
+    python benchmarks/alignment.py --needle [--json FILE]
 
 Phantoms with known truth (61 views of 128 x 128, -60 to 60 degrees, SNR 1 per pixel, random shifts of 3 px plus drift);
 RMS over the views in pixels after a translation of the specimen is removed. The peers see the same prepared views:
@@ -8,20 +10,31 @@ RMS over the views in pixels after a translation of the specimen is removed. The
 phase correlation     neighbours, scikit-image, sub-pixel, summed outward from the lowest tilt
 StackReg              neighbours, pystackreg where it is installed, as they are and after a Gaussian of 1.5 px
 cosine correlation    neighbours, stretched across the axis by the ratio of the cosines, band-passed, summed outward
+cumulative            the same against a running sum of what was placed before
 projection matching   each view against the reprojection of a backprojection of those already placed, outward, twice,
                       then all views against reprojections of one backprojection of all, six rounds
+published             the published joint iteration (`reconstruct.align.mode: published`), from our prealignment
+ETSpy, torch-tiltxcorr  with --peers-python: the Python of an environment where they are installed
+bound                 Cramer-Rao, specimen known
+
+--shrec: an object of 512 px, 61 views, beside the errors of other programs on SHREC'21. --needle: a real series.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from alignment_bound import cramer_rao
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
@@ -31,6 +44,7 @@ from gigascope.tomography import phantom
 from gigascope.tomography.geometry import alignment_errors, volume_width
 from gigascope.tomography.joint import JointSolver
 from gigascope.tomography.prealign import prealign
+from gigascope.tomography.published import PublishedSolver
 from gigascope.tomography.reconstruct import weighted_backprojection
 from gigascope.tomography.signal import SignalModel, SignalSettings
 from gigascope.tomography.signal_estimate import estimate_signal
@@ -122,6 +136,43 @@ def cosine_correlation(views: NDArray, tilt: F64, extent: str) -> F64:
     return shifts
 
 
+def cumulative_correlation(views: NDArray, tilt: F64, extent: str) -> F64:
+    """As `cosine_correlation`, but against a running sum of the views placed before, stretched along."""
+    shifts = np.zeros((len(views), 2))
+    lowest = int(np.argmin(np.abs(tilt)))
+    centre = (np.array(views.shape[1:]) - 1) / 2
+
+    def stretched(image: NDArray, factor: float) -> NDArray:
+        matrix = np.diag([1 / factor, 1.0])
+        return ndimage.affine_transform(image, matrix, centre - matrix @ centre, order=1, mode="nearest")
+
+    for side in (range(lowest + 1, len(views)), range(lowest - 1, -1, -1)):
+        reference, near = views[lowest].astype(np.float64), lowest
+        for i in side:
+            factor = np.cos(tilt[near]) / np.cos(tilt[i])
+            # where its neighbour is, less what is left
+            guess = ndimage.shift(views[i], -shifts[near], order=1, mode="nearest")
+            step = displacement(reference, stretched(guess, factor))
+            shifts[i] = shifts[near] + (step[0] / factor, step[1])
+            placed = ndimage.shift(views[i], -shifts[i], order=1, mode="nearest")
+            reference, near = 0.75 * stretched(reference, 1 / factor) + placed, i
+    return shifts
+
+
+def peer_shifts(python: Path, views: NDArray, tilt: F64) -> dict[str, tuple[F64, float]]:
+    """Shifts and seconds by the methods of another environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        series, result = Path(folder) / "series.npz", Path(folder) / "shifts.npz"
+        np.savez(series, views=views, tilt_deg=np.rad2deg(tilt))
+        script = Path(__file__).with_name("alignment_peers.py")
+        # that environment's own packages only
+        clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        subprocess.run([python, script, series, result], check=True, stdout=subprocess.DEVNULL, env=clean)
+        with np.load(result) as found:
+            methods = [name for name in found.files if not name.endswith(" seconds")]
+            return {name: (found[name], float(found[f"{name} seconds"])) for name in methods}
+
+
 def backprojection_of(views: NDArray, shifts: F64, tilt: F64, extent: str) -> tuple[torch.Tensor, NDArray]:
     """Filtered backprojection of views moved by their shifts, and these views."""
     n_s, n_y = views.shape[1:]
@@ -161,17 +212,19 @@ def series(kind: str, seed: int) -> tuple[phantom.TiltSeriesSim, SignalModel, to
     return sim, model, views, valid
 
 
-def errors_of(kind: str, seed: int, quick: bool) -> dict[str, tuple[float, float, float]]:
+def errors_of(kind: str, seed: int, quick: bool, peers: Path | None) -> dict[str, tuple[float, float, float]]:
     """RMS, worst view (px) and seconds of every method on one series."""
     sim, model, views, valid = series(kind, seed)
     results: dict[str, tuple[float, float, float]] = {}
 
+    def score(method: str, shifts: F64, seconds: float) -> None:
+        errors = alignment_errors(shifts, sim.shifts_true, sim.tilt)
+        results[method] = (float(np.sqrt(np.mean(errors**2))), float(errors.max()), seconds)
+
     def take(method: str, solve: Callable[[], F64]) -> F64:
         begun = time.perf_counter()
         shifts = solve()
-        seconds = time.perf_counter() - begun
-        errors = alignment_errors(shifts, sim.shifts_true, sim.tilt)
-        results[method] = (float(np.sqrt(np.mean(errors**2))), float(errors.max()), seconds)
+        score(method, shifts, time.perf_counter() - begun)
         return shifts
 
     extent = model.extent
@@ -180,32 +233,60 @@ def errors_of(kind: str, seed: int, quick: bool) -> dict[str, tuple[float, float
     for method, register in stackreg_methods().items():
         take(method, lambda register=register: register(views.numpy()))
     take("cosine correlation", lambda: cosine_correlation(views.numpy(), sim.tilt, extent))
+    take("cumulative", lambda: cumulative_correlation(views.numpy(), sim.tilt, extent))
+    if peers is not None:
+        for method, (shifts, seconds) in peer_shifts(peers, views.numpy(), sim.tilt).items():
+            score(method, shifts, seconds)
     if not quick:
         take("projection matching", lambda: projection_matching(views.numpy(), sim.tilt, extent))
     start = take("prealign", lambda: prealign(views, valid, sim.tilt, extent, good=model.good).shifts)
-
-    def joint() -> F64:
-        solver = JointSolver(views, valid, sim.tilt, start, n_z=PLANES, extent=extent, noise=model.relative_noise)
-        return solver.run().shifts
-
-    take("joint", joint)
+    for method, solver in (("published", PublishedSolver), ("joint", JointSolver)):
+        case = {"n_z": PLANES, "extent": extent, "noise": model.relative_noise}
+        take(method, lambda solver=solver, case=case: solver(views, valid, sim.tilt, start, **case).run().shifts)
+    results["bound"] = (cramer_rao(sim), math.nan, 0.0)
     return results
+
+
+def table(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """The phantoms, all methods; then the median over the seeds."""
+    rows: list[dict[str, object]] = []
+    print(f"{'phantom':8} {'seed':>6} {'method':20} {'RMS px':>8} {'worst px':>9} {'seconds':>8}")
+    for kind in ("object", "section"):
+        every: dict[str, list[float]] = {}
+        for seed in (0,) if arguments.quick else (0, 1, 2):
+            for method, (rms, worst, seconds) in errors_of(kind, seed, arguments.quick, arguments.peers_python).items():
+                print(f"{kind:8} {seed:6} {method:20} {rms:8.3f} {worst:9.2f} {seconds:8.1f}", flush=True)
+                every.setdefault(method, []).append(rms)
+                for metric, value, unit in (("rms", rms, "px"), ("worst view", worst, "px"), ("time", seconds, "s")):
+                    rows.append(entry(f"{kind} seed {seed}", method, metric, value, unit))
+        for method, found in every.items():
+            print(f"{kind:8} {'median':>6} {method:20} {np.median(found):8.3f}")
+            rows.append(entry(kind, method, "median rms", float(np.median(found)), "px"))
+    return rows
+
+
+def entry(case: str, method: str, metric: str, value: float, unit: str) -> dict[str, object]:
+    """A row of the JSON file."""
+    return {"case": case, "method": method, "metric": metric, "value": value, "unit": unit}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed, without projection matching")
+    parser.add_argument("--peers-python", type=Path, help="Python with ETSpy and torch-tiltxcorr (not ours)")
+    parser.add_argument("--shrec", action="store_true", help="a series of 512 px instead, beside SHREC'21's errors")
+    parser.add_argument("--needle", action="store_true", help="the real needle of ../shared/data instead")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    rows = []
-    print(f"{'phantom':8} {'seed':>4} {'method':20} {'RMS px':>8} {'worst px':>9} {'seconds':>8}")
-    for kind in ("object", "section"):
-        for seed in (0,) if arguments.quick else (0, 1, 2):
-            for method, (rms, worst, seconds) in errors_of(kind, seed, arguments.quick).items():
-                print(f"{kind:8} {seed:4} {method:20} {rms:8.3f} {worst:9.2f} {seconds:8.1f}", flush=True)
-                for metric, value, unit in (("rms", rms, "px"), ("worst view", worst, "px"), ("time", seconds, "s")):
-                    case = f"{kind} seed {seed}"
-                    rows.append({"case": case, "method": method, "metric": metric, "value": value, "unit": unit})
+    if arguments.shrec or arguments.needle:
+        import alignment_cases
+
+        found = alignment_cases.shrec() if arguments.shrec else alignment_cases.needle()
+        rows = [entry(*row) for row in found]
+        for row in rows:
+            print(f"{row['case']:24} {row['method']:28} {row['metric']:26} {row['value']:9.4g} {row['unit']}")
+    else:
+        rows = table(arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
 

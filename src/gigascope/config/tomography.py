@@ -280,6 +280,9 @@ class Evaluate(Section):
     thresholds: tuple[float, ...] = Field(
         (0.5, 0.143), min_length=1, description="FSC and FRC values at which the resolution is read off"
     )
+    compare: bool = Field(
+        True, description="also judge the alignments that prealign tried and did not choose; false: quicker"
+    )
 
 
 class TomographyReport(Section):

@@ -54,7 +54,7 @@ def tomography_page(result: TomographyResult, picture_px: int = 720) -> str:
     page.add_warnings(notes)
     page.add("Before and after alignment", slices.comparison(result, views, picture_px), anchor="before-after")
     page.add("Alignment", plots.alignment(views, result.pixel_nm), _flagged(views), anchor="alignment")
-    page.add("Quality", plots.quality(result, views), _all_numbers(result), anchor="quality")
+    page.add("Quality", plots.quality(result, views), _methods(result), _all_numbers(result), anchor="quality")
     page.add("What was decided, and why", words.decisions(result, views), anchor="decisions")
     records = [store.provenance for store in _stores(result)]
     page.add("What was done", what_was_done(records), anchor="done")
@@ -89,6 +89,31 @@ def _row(views: Views, i: int, why: str) -> list[object]:
         *(float(v) for v in (*views.found[i], *views.sigma[i], views.residual[i], views.overlap[i])),
         why,
     ]
+
+
+def _methods(result: TomographyResult) -> Html:
+    """Every way of aligning this series that was tried, in one table."""
+    methods = result.metrics.get("methods") or []
+    if not methods:
+        return Html("")
+    truth = any("error_px" in row for row in methods)
+    header = ["alignment", "step", "half-set residual", "from the result"] + (["error"] if truth else []) + [""]
+    rows = [
+        [
+            row["method"],
+            row["step"],
+            quantity(row["residual"], "", 4),
+            quantity(row["distance_px"], "px", 3),
+            *([quantity(row.get("error_px"), "px", 3)] if truth else []),
+            "used" if row["chosen"] else "",
+        ]
+        for row in methods
+    ]
+    caption = (
+        "Every alignment of this series by how well the even and the odd views predict each other under it, the best "
+        "first; distances are RMS over the views without a translation of the specimen"
+    )
+    return join([heading("Ways of aligning this series"), table(header, rows, caption)])
 
 
 def _all_numbers(result: TomographyResult) -> Html:

@@ -21,7 +21,7 @@ from gigascope.tomography.fixed_shifts import LEAST_LAMBDA, aligned_data, layout
 from gigascope.tomography.half_sets import read_alignment
 from gigascope.tomography.layout import residual_bin
 from gigascope.tomography.primal_dual import PrimalDual
-from gigascope.tomography.products import read_shifts
+from gigascope.tomography.products import read_shifts, read_tried
 from gigascope.tomography.residual import Residual, group_order, interleaved, residual
 from gigascope.tomography.series import Series
 
@@ -83,6 +83,14 @@ class Quality:
             "aligned": final,
         }
         self._good = np.array([flag == "" for flag in final.flags])
+        self._chosen = str(prealigned.attrs.get("method", "correlation"))
+        tried = (
+            read_tried(prealigned.table("tried"), series.order) if cfg.compare and "tried" in prealigned.tables else {}
+        )
+        # what the prealignment tried and did not choose
+        self.others: dict[str, Alignment] = {
+            name: unsolved(series, shifts) for name, shifts in tried.items() if name != self._chosen
+        }
 
     @property
     def pixel_nm(self) -> float:
@@ -195,10 +203,42 @@ class Quality:
             )
         return columns, {"frequency": "1/nm"}
 
+    def methods(self, predictions: dict[str, Prediction]) -> list[dict[str, Any]]:
+        """One row per way of aligning the series, best prediction first.
+
+        `residual`: half-set rho over the views of the tomogram; `distance_px`: RMS from the final shifts after the
+        gauge is removed; `error_px`: the same from the truth, where it is known.
+        """
+        truth, tilt, final = self._series.true_shifts, self._series.tilt, self.alignments["aligned"].shifts
+        rows = []
+        for name, alignment in (self.alignments | self.others).items():
+            row = {
+                "method": {"raw": "none (raw)", "prealigned": self._chosen, "aligned": self._final_method}.get(
+                    name, name
+                ),
+                "step": {"raw": "", "aligned": "result"}.get(name, "pre-alignment"),
+                "chosen": name in ("prealigned", "aligned"),
+                "residual": _finite(predictions[name].residual.of(self._good)),
+                "distance_px": geometry.rms_error(alignment.shifts, final, tilt, self._good),
+            }
+            if truth is not None:
+                row["error_px"] = geometry.rms_error(alignment.shifts, truth, tilt, self._good)
+            rows.append(row)
+        return sorted(rows, key=lambda row: np.inf if row["residual"] is None else row["residual"])
+
+    @property
+    def _final_method(self) -> str:
+        align = self._settings.align
+        return f"joint ({align.mode})" if align.enabled else f"{self._chosen}, as it is"
+
     def metrics(
         self, predictions: dict[str, Prediction], halves: tuple[CorrelationCurve, float] | None
     ) -> dict[str, Any]:
-        """Numbers with units and labels, and warnings in plain words."""
+        """Numbers with units and labels, the table of methods, and warnings in plain words; the predictions of
+        `alignments` and of `others`.
+        """
+        methods = self.methods(predictions)
+        predictions = {name: predictions[name] for name in self.alignments}
         found: dict[str, Any] = {}
         words = {"raw": "raw", "prealigned": "pre-aligned", "aligned": "aligned"}
         for name, prediction in predictions.items():
@@ -219,6 +259,7 @@ class Quality:
                     errors[name], "px", f"Error of the shifts, {words[name]}, RMS against the known truth"
                 )
         found["views_used"] = _entry(int(self._good.sum()), "", f"Views in the tomogram, of {len(self._good)}")
+        found["methods"] = methods
         found["warnings"] = self._warnings(predictions)
         return found
 
@@ -234,4 +275,9 @@ class Quality:
 
 
 def _entry(value: float | int, unit: str, label: str) -> dict[str, Any]:
-    return {"value": value if np.isfinite(value) else None, "unit": unit, "label": label}
+    return {"value": _finite(value), "unit": unit, "label": label}
+
+
+def _finite(value: float | int) -> float | int | None:
+    """The value, or none, which JSON can say."""
+    return value if np.isfinite(value) else None

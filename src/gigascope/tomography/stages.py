@@ -307,10 +307,13 @@ def evaluate(ctx: Context, cfg: config.Evaluate) -> None:
     quality = Quality(series, ctx.open("prealigned"), tomogram, settings, cfg, ctx.device)
     found = {
         name: quality.predict(alignment)
-        for name, alignment in ctx.progress(quality.alignments.items(), what="comparing alignments", unit="alignment")
+        for name, alignment in ctx.progress(
+            (quality.alignments | quality.others).items(), what="comparing alignments", unit="alignment"
+        )
     }
+    compared = {name: found[name] for name in quality.alignments}
     halves = quality.half_curve(ctx.open("halves")) if ctx.has("halves") else None
-    ctx.write_table("frc_views", *quality.view_table(found))
-    ctx.write_table("fsc", *quality.shell_table(found, halves))
+    ctx.write_table("frc_views", *quality.view_table(compared))
+    ctx.write_table("fsc", *quality.shell_table(compared, halves))
     text = json.dumps(quality.metrics(found, halves), indent=2, ensure_ascii=False)
     ctx.path("metrics").write_text(text + "\n", encoding="utf-8")
