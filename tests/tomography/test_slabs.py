@@ -22,7 +22,7 @@ from gigascope.store.table import read_tsv
 from gigascope.tomography import slabs as cutting
 from gigascope.tomography.layout import joint_bytes
 from gigascope.tomography.levels import upsample_volume
-from gigascope.tomography.plan import SeriesHeader, layout, reconstruct_rounds
+from gigascope.tomography.plan import SeriesHeader, layout
 from gigascope.tomography.primal_dual import PrimalDual
 from gigascope.tomography.slab_rounds import SlabRounds
 
@@ -269,7 +269,7 @@ def large_series(folder: Path, **reconstruct: Any) -> dict[str, Any]:
 def test_a_large_series_is_planned_in_parts_that_fit(tmp_path: Path) -> None:
     found = large_series(tmp_path)
     part = found["tomography.reconstruct part"]
-    assert part.jobs == 8 * reconstruct_rounds(load_dataset(tmp_path / "data.yaml").reconstruct)
+    assert part.jobs == 8 * cutting.reconstruct_rounds(load_dataset(tmp_path / "data.yaml").reconstruct)
     assert all(need.each.memory < 34 * 2**30 for need in found.values())
     whole = large_series(tmp_path / "whole", parts=1, memory_gib=4096)["tomography.reconstruct"]
     # 24 bytes for each of 512 x 9080 x 4096 voxels
