@@ -10,7 +10,7 @@ from gigascope.errors import ShapeError
 from gigascope.kernels import projector
 from gigascope.tomography import masks
 from gigascope.tomography.geometry import alignment_bins, volume_width
-from gigascope.tomography.levels import LevelViews, bin_views, bin_volume, upsample_volume
+from gigascope.tomography.levels import BinnedViews, LevelViews, bin_views, bin_volume, upsample_volume
 from gigascope.tomography.phantom import line_integrals, object_phantom
 
 TILT = np.deg2rad(np.linspace(-60, 60, 13))
@@ -90,3 +90,19 @@ def test_weights_are_the_product_of_their_parts(rng):
 def test_level_of_a_shape_that_does_not_divide_is_refused():
     with pytest.raises(ShapeError, match="multiple of the bin 4"):
         bin_views(torch.ones(1, 8, 6), torch.ones(1, 8, 6), 4)
+
+
+def test_views_that_came_one_by_one_have_the_bins_of_all_together() -> None:
+    views, valid = torch.randn(5, 16, 24), (torch.rand(5, 16, 24) > 0.3).to(torch.uint8)
+    binned = BinnedViews((5, 16, 24), (4, 2), torch.device("cpu"))
+    for k in torch.randperm(5).tolist():
+        binned.put(k, views[k], valid[k])
+    order, again = torch.tensor([4, 0, 3]), torch.tensor([2, 0])
+    for factor in (4, 2):
+        for found, expected in zip(
+            bin_views(binned[order][again], binned, factor),
+            bin_views(views[[3, 4]], valid[[3, 4]], factor),
+            strict=True,
+        ):
+            assert torch.equal(found, expected)
+    assert binned[order].shape == (3, 16, 24)

@@ -20,8 +20,9 @@ from gigascope.runtime.run import Job
 from gigascope.store.open import open_store
 from gigascope.store.table import read_tsv
 from gigascope.tomography import slabs as cutting
+from gigascope.tomography.layout import joint_bytes
 from gigascope.tomography.levels import upsample_volume
-from gigascope.tomography.plan import SeriesHeader, reconstruct_rounds
+from gigascope.tomography.plan import SeriesHeader, layout
 from gigascope.tomography.primal_dual import PrimalDual
 from gigascope.tomography.slab_rounds import SlabRounds
 
@@ -268,7 +269,7 @@ def large_series(folder: Path, **reconstruct: Any) -> dict[str, Any]:
 def test_a_large_series_is_planned_in_parts_that_fit(tmp_path: Path) -> None:
     found = large_series(tmp_path)
     part = found["tomography.reconstruct part"]
-    assert part.jobs == 8 * reconstruct_rounds(load_dataset(tmp_path / "data.yaml").reconstruct)
+    assert part.jobs == 8 * cutting.reconstruct_rounds(load_dataset(tmp_path / "data.yaml").reconstruct)
     assert all(need.each.memory < 34 * 2**30 for need in found.values())
     whole = large_series(tmp_path / "whole", parts=1, memory_gib=4096)["tomography.reconstruct"]
     # 24 bytes for each of 512 x 9080 x 4096 voxels
@@ -276,6 +277,21 @@ def test_a_large_series_is_planned_in_parts_that_fit(tmp_path: Path) -> None:
     # state before and after a round, tomogram, views: under a terabyte of what 10 rounds write
     disk = sum(need.jobs * need.each.disk for name, need in found.items() if "reconstruct" in name)
     assert 0.8e12 < disk < 1.1e12
+
+
+@pytest.mark.parametrize(
+    ("gib", "groups", "bins"), [(64, 4, (32, 16, 8, 4)), (25, 2, (32, 16, 8, 4)), (16, 4, (32, 16, 8)), (0.1, 2, (32,))]
+)
+def test_alignment_takes_fewer_groups_or_levels_where_memory_is_short(
+    tmp_path: Path, gib: float, groups: int, bins: tuple[int, ...]
+) -> None:
+    values = {**VALUES, "reconstruct": {"thickness_nm": 512, "memory_gib": gib}}
+    dataset = load_dataset(write_dataset(tmp_path, values))
+    header = SeriesHeader((120, 4096, 4096), 2, 1.0, tuple(np.linspace(-60, 60, 120)), 0.0)
+    sizes = layout(dataset, header)
+    assert (sizes.groups, sizes.bins, sizes.reduced) == (groups, bins, gib < 64)
+    if gib > 1:
+        assert joint_bytes(sizes, 120) < gib * 2**30
 
 
 @pytest.mark.slow

@@ -18,7 +18,16 @@ from gigascope.runtime.resources import BASE_BYTES, Estimate
 from gigascope.stage import JobKind
 from gigascope.store.plan import shard_plan
 from gigascope.tomography.layout import Layout, joint_bytes, lay_out, prealign_bin, residual_bin
-from gigascope.tomography.slabs import F32, SAMPLE_BYTES, Slabs, cut, n_rounds, row_bytes
+from gigascope.tomography.slabs import (
+    F32,
+    SAMPLE_BYTES,
+    Slabs,
+    cut,
+    halves_rounds,
+    n_rounds,
+    reconstruct_rounds,
+    row_bytes,
+)
 
 # Python with what the stages import, compiled kernels loaded, before any data.
 TORCH_BYTES = 420 * 2**20
@@ -109,16 +118,6 @@ def layout(dataset: TomographyDataset, header: SeriesHeader, further_bin: int = 
 def _flops(n_tilts: int, n_s: int, shape: tuple[int, int, int]) -> float:
     """One pass of the projector, tomography.md 5.2: 4 Nt Ns Nz Ny."""
     return 4.0 * n_tilts * n_s * shape[0] * shape[2]
-
-
-def reconstruct_rounds(cfg: Reconstruct) -> int:
-    """Rounds of iterations, and one that writes the tomogram."""
-    return 1 + (0 if cfg.method == "wbp" else n_rounds(cfg.iterations, cfg.round))
-
-
-def halves_rounds(cfg: Halves) -> int:
-    """Rounds of iterations, as many as there may be, and one that writes the halves."""
-    return 1 + n_rounds(cfg.iterations, cfg.round)
 
 
 def estimate_ingest(dataset: TomographyDataset, header: SeriesHeader) -> Estimate:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gigascope.store.plan import ShardPlan
 from gigascope.tomography.layout import Layout
+
+if TYPE_CHECKING:
+    from gigascope.config.tomography import Halves, Reconstruct
 
 GIB = 2**30
 F32 = 4
@@ -142,6 +146,11 @@ def n_rounds(iterations: int, round: int) -> int:
     return math.ceil(iterations / round)
 
 
-def iterations_of(round_: int, iterations: int, round: int) -> int:
-    """Iterations of a round."""
-    return max(0, min(round, iterations - round_ * round))
+def reconstruct_rounds(cfg: Reconstruct) -> int:
+    """Rounds of iterations, and one that writes the tomogram."""
+    return 1 + (0 if cfg.method == "wbp" else n_rounds(cfg.iterations, cfg.round))
+
+
+def halves_rounds(cfg: Halves) -> int:
+    """Rounds of iterations, as many as there may be, and one that writes the halves."""
+    return 1 + n_rounds(cfg.iterations, cfg.round)

@@ -9,6 +9,7 @@ from gigascope.config import tomography as config
 from gigascope.errors import UserError
 from gigascope.stage import Kind, Scatter, stage
 from gigascope.tomography import plan
+from gigascope.tomography.slabs import halves_rounds, reconstruct_rounds
 
 if TYPE_CHECKING:
     from gigascope.runtime.context import Context
@@ -150,14 +151,14 @@ def open_reconstruct(ctx: Context, cfg: config.Reconstruct) -> WorkPlan:
     ctx.work.save(**solve.kept(means))
     for message in solve.warnings():
         ctx.warn(message)
-    return WorkPlan(rounds.items(plan.reconstruct_rounds(cfg), written.plan))
+    return WorkPlan(rounds.items(reconstruct_rounds(cfg), written.plan))
 
 
 def reconstruct_slab(ctx: Context, cfg: config.Reconstruct, item: int) -> None:
     """A round of iterations of one slab, or one block of the tomogram."""
     solve = ctx.kept("solve", lambda: _opened_tomography(ctx, cfg))
     rounds = ctx.kept("rounds", solve.rounds)
-    if ctx.work.round + 1 == plan.reconstruct_rounds(cfg):
+    if ctx.work.round + 1 == reconstruct_rounds(cfg):
         rounds.write(ctx.work, item, ctx.work.array("tomogram"), solve.series.model.scale / cfg.bin)
     else:
         rounds.iterate(ctx.work, item, _solving(ctx), lambda: ctx.checkpoints.out_of_time)
@@ -194,7 +195,7 @@ def _solving(ctx: Context) -> Any:
     scatter=Scatter(
         open_reconstruct,
         reconstruct_slab,
-        rounds=plan.reconstruct_rounds,
+        rounds=reconstruct_rounds,
         estimate=plan.estimate_reconstruct_job,
         threads=plan.SLAB_THREADS,
         unit="slab",
@@ -242,14 +243,14 @@ def open_halves(ctx: Context, cfg: config.Halves) -> WorkPlan:
         rounds.create(ctx.work), ctx.scratch, lambda k: ctx.progress(k, what="aligning", unit="view")
     )
     ctx.work.save(**found)
-    return WorkPlan(rounds.items(plan.halves_rounds(cfg), written.plan))
+    return WorkPlan(rounds.items(halves_rounds(cfg), written.plan))
 
 
 def half_slab(ctx: Context, cfg: config.Halves, item: int) -> None:
     """A round of iterations of one slab of one half, or one block of its tomogram."""
     halves = ctx.kept("halves", lambda: _half_sets(ctx, cfg))
     rounds = ctx.kept("rounds", lambda: halves.rounds(ctx.work.opened))
-    if ctx.work.round + 1 == plan.halves_rounds(cfg):
+    if ctx.work.round + 1 == halves_rounds(cfg):
         rounds.write(ctx.work, item, ctx.work.array("halves"), halves.series.model.scale / halves.bin)
     else:
         rounds.iterate(ctx.work, item, _solving(ctx), lambda: ctx.checkpoints.out_of_time)
@@ -275,7 +276,7 @@ def _half_sets(ctx: Context, cfg: config.Halves) -> Any:
     scatter=Scatter(
         open_halves,
         half_slab,
-        rounds=plan.halves_rounds,
+        rounds=halves_rounds,
         estimate=plan.estimate_halves_job,
         threads=plan.SLAB_THREADS,
         unit="slab",
