@@ -18,14 +18,20 @@ if TYPE_CHECKING:
     from gigascope.config.tomography import Ingest, PhantomSeries
 
 
-def signal_settings(cfg: Ingest) -> SignalSettings:
-    """The part of the config that the signal model needs."""
+def excluded_views(source: TiltSeriesSource, cfg: Ingest) -> tuple[int, ...]:
+    """Views left out by hand, and those that the alignment leaves out, if one is given."""
+    left_out = () if source.alignment is None else np.flatnonzero(source.alignment.excluded).tolist()
+    return tuple(sorted({*cfg.exclude, *left_out}))
+
+
+def signal_settings(cfg: Ingest, exclude: tuple[int, ...]) -> SignalSettings:
+    """The part of the config that the signal model needs; `exclude` from :func:`excluded_views`."""
     return SignalSettings(
         signal=cfg.signal,
         invert=cfg.invert,
         i0=cfg.i0,
         dark=cfg.dark,
-        exclude=cfg.exclude,
+        exclude=exclude,
         dark_tol=cfg.dark_tol,
         spike=cfg.spike,
         equalize=cfg.equalize,
@@ -48,6 +54,8 @@ def facts_of(source: TiltSeriesSource, cfg: Ingest) -> SeriesFacts:
         source=str(source.path),
         notes=tuple(notes),
         dose=source.dose,
+        given_shifts=None if source.alignment is None else source.alignment.shifts,
+        alignment=source.origin.get("alignment", ""),
     )
 
 

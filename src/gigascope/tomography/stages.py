@@ -35,10 +35,11 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     views: Iterable[Any]
     if ctx.inputs_section.phantom is not None:
         views, facts = raw.simulated(ctx.inputs_section.phantom, ctx.seed)
-        shape, dtype = views.shape, views.dtype
+        shape, dtype, exclude = views.shape, views.dtype, cfg.exclude
     else:
         source = open_source(ctx.inputs_section, cfg)
-        views, facts = raw.checked_views(source, cfg.exclude), raw.facts_of(source, cfg)
+        exclude = raw.excluded_views(source, cfg)
+        views, facts = raw.checked_views(source, exclude), raw.facts_of(source, cfg)
         shape, dtype = source.shape, source.dtype
     for note in facts.notes:
         ctx.log.info("%s", note)
@@ -60,7 +61,7 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     model = estimate_signal(
         series.array,
         np.deg2rad(facts.tilt_deg),
-        raw.signal_settings(cfg),
+        raw.signal_settings(cfg, exclude),
         tilt_axis=float(np.deg2rad(facts.tilt_axis_deg)),
         valid=mask,
     )
@@ -103,7 +104,7 @@ def prealign(ctx: Context, cfg: config.Prealign) -> None:
     aligned.write_table("shifts", columns, units)
     aligned.attrs |= {"bin": found.bin, "method": found.method, "residuals": found.residuals}
     ctx.write_table("shifts", columns, units)
-    products.write_interchange(series, found.alignment, 0, xf=ctx.path("xf"))
+    products.write_xf_file(series, found.alignment, ctx.path("xf"))
 
 
 @stage(
@@ -118,6 +119,9 @@ def prealign(ctx: Context, cfg: config.Prealign) -> None:
         "xf": Kind.FILE,
         "tlt": Kind.FILE,
         "aln": Kind.FILE,
+        "json": Kind.FILE,
+        "newst": Kind.FILE,
+        "tilt": Kind.FILE,
     },
     estimate=plan.estimate_reconstruct,
     gpu=True,
@@ -165,8 +169,8 @@ def reconstruct(ctx: Context, cfg: config.Reconstruct) -> None:
         access="views",
     )
     products.write_views(stack, views, series)
-    formats = {name: ctx.path(name) for name in ("xf", "tlt", "aln")}
-    products.write_interchange(series, solve.alignment, solve.layout.n_z, **formats)
+    formats = {name: ctx.path(name) for name in ("xf", "tlt", "aln", "json", "newst", "tilt")}
+    products.write_interchange(series, solve.alignment, solve.layout, cfg.bin, formats)
     for message in solve.warnings():
         ctx.warn(message)
 

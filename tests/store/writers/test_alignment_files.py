@@ -34,7 +34,7 @@ def test_round_trips_change_no_number(tmp_path_factory, axis, seed, n, n_out):
     write_portal_json(folder / "a.json", shifts, tilt, axis, volume_angstrom=(1, 2, 3), excluded=excluded)
     aln = read_aln(folder / "a.aln")
     assert (aln.raw_shape, aln.thickness_px) == ((958, 924), 120)
-    for read in (read_xf(folder / "a.xf"), aln.alignment, read_portal_json(folder / "a.json", n)):
+    for read in (read_xf(folder / "a.xf"), aln.alignment, read_portal_json(folder / "a.json", n)[0]):
         kept = ~read.excluded
         # a .xf marks an excluded view by the identity, which nothing tells from a view that was not rotated
         if axis != 0 or not excluded.any():
