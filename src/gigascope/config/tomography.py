@@ -39,7 +39,8 @@ class TomographyInputs(Section):
     tilt_series: str | None = Field(
         None,
         description=(
-            "MRC/ST file, multi-page TIFF, folder or glob of TIFF files, or OME-Zarr; relative to where you start"
+            "MRC/ST file, multi-page TIFF, folder or glob of TIFF files, OME-Zarr, DM3/DM4, HDF5 (HyperSpy, EMD) or "
+            "MATLAB file, of these also file/array; relative to where you start"
         ),
     )
     mdoc: str | None = Field(None, description="SerialEM .mdoc; none: the one beside the tilt series, if there is one")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gigascope.errors import UserError
 from gigascope.store.readers.source import TiltSeriesSource
-from gigascope.store.readers.tilt_angles import CONFLICT_DEG, read_tilt_angles
+from gigascope.store.readers.tilt_angles import CONFLICT_DEG, in_common, read_tilt_angles
 from gigascope.store.writers.alignment import Alignment, aligned_shifts, raw_shifts
 from gigascope.store.writers.aln import read_aln
 from gigascope.store.writers.portal import read_portal_json
@@ -169,7 +169,7 @@ def _take_angles(source: TiltSeriesSource, file: AlignmentFile, by_hand: bool) -
             view = int(np.flatnonzero(keep)[apart.argmax()])
             raise UserError(
                 f"is for other angles: view {view} is {stated[view]:.2f} in {name} and {source.tilt_deg[view]:.2f} in "
-                f"{own}{_relation(stated[keep], source.tilt_deg[keep])}.",
+                f"{own}{in_common(stated[keep], source.tilt_deg[keep])}.",
                 where=file.path,
                 do="Give the alignment of this stack, in its order of views, or set ingest.tilt_deg.",
             )
@@ -191,16 +191,6 @@ def _take_angles(source: TiltSeriesSource, file: AlignmentFile, by_hand: bool) -
         source.missing["tilt_deg"] = f"{name} does not state those of views it leaves out"
         return
     source.tilt_deg, source.origin["tilt_deg"] = stated, name
-
-
-def _relation(stated: NDArray[np.float64], own: NDArray[np.float64]) -> str:
-    """What two lists of angles that differ may have in common, for a message."""
-    if np.abs(stated + own - np.median(stated + own)).max() <= CONFLICT_DEG:
-        return " (the same with the opposite sign)"
-    ordered = np.sort(stated) - np.sort(own)
-    if np.abs(ordered - np.median(ordered)).max() <= CONFLICT_DEG:
-        return " (the same angles in another order)"
-    return ""
 
 
 def _take_axis(source: TiltSeriesSource, file: AlignmentFile, by_hand: bool) -> float:

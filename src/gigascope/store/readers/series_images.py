@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from gigascope.errors import UserError
-from gigascope.store.readers import mrc, tiff, zarr
+from gigascope.store.readers import dm, matlab, mrc, tiff, tilt_hdf5, zarr
 from gigascope.store.readers.source import TiltSeriesSource
 from gigascope.store.readers.tiff_file import SUFFIXES, tiff_files
+from gigascope.store.readers.volume_hdf5 import hdf5_path
 from gigascope.store.readers.zarr_image import MARKERS, is_zarr
 
-_READ_LATER = {".dm3", ".dm4", ".hspy", ".emd", ".h5", ".hdf5", ".ser", ".eer", ".png", ".jpg"}
+_READ_LATER = {".ser", ".eer", ".png", ".jpg"}
 _NOT_IMAGES = {".mdoc", ".tlt", ".rawtlt", ".xf", ".aln"}
 
 
@@ -18,6 +19,10 @@ def open_images(path: Path, y_up: bool | None) -> tuple[TiltSeriesSource, list[f
     suffix = path.suffix.lower()
     if path.name in MARKERS and path.is_file():
         return zarr.open_zarr(path.parent, y_up), None
+    if (found := hdf5_path(path, tilt_hdf5.SUFFIXES)) is not None:
+        return tilt_hdf5.open_hdf5_series(*found, y_up), None
+    if (found := hdf5_path(path, matlab.SUFFIXES)) is not None:
+        return matlab.open_matlab(*found, y_up), None
     if any(sign in path.name for sign in "*?[") and not path.exists():
         return tiff.open_tiff_files(tiff_files(path.parent.glob(path.name)), path, y_up), None
     if not path.exists():
@@ -33,6 +38,8 @@ def open_images(path: Path, y_up: bool | None) -> tuple[TiltSeriesSource, list[f
         return source, angles
     if suffix in SUFFIXES:
         return tiff.open_tiff(path, y_up), None
+    if suffix in dm.SUFFIXES:
+        return dm.open_dm(path, y_up), None
     if suffix in mrc.SUFFIXES:
         return mrc.open_mrc(path, y_up), None
     return _open_by_content(path, y_up), None
@@ -54,9 +61,12 @@ def _open_by_content(path: Path, y_up: bool | None) -> TiltSeriesSource:
         return mrc.open_mrc(path, y_up)
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return tiff.open_tiff(path, y_up)
+    if start[:8] == b"\x89HDF\r\n\x1a\n":
+        return tilt_hdf5.open_hdf5_series(path, "", y_up)
     kind = f"{suffix} files are" if suffix in _READ_LATER else "this kind of file is"
     raise UserError(
         f"{kind} not read.",
         where=path,
-        do="Convert it to MRC, TIFF or OME-Zarr; .mrc, .st, .ali, .rec, .tif and .zarr are read.",
+        do="Convert it to MRC, TIFF or OME-Zarr; .mrc, .st, .ali, .rec, .tif, .zarr, .dm3, .dm4, .h5, .hspy, .emd and "
+        ".mat are read.",
     )

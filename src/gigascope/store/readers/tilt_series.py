@@ -52,7 +52,7 @@ def open_tilt_series(
 
     Parameters
     ----------
-    path : MRC file, TIFF file, folder, glob or table of TIFF files, or OME-Zarr store
+    path : MRC, DM, TIFF, HDF5 or MATLAB file, folder, glob or table of TIFF files, or OME-Zarr store
     angles : degrees in stack order, or a text file of them, or first and last of an even series; None: look for them
     mdoc : SerialEM's .mdoc; None: look beside the series
     pixel_size_nm, tilt_axis_deg : override what the files say
@@ -103,7 +103,7 @@ def find_tilt_series(
     path = Path(path)
     source, table_angles = open_images(path, y_up)
     by_hand = _ByHand(angles, pixel_size_nm, tilt_axis_deg)
-    beside = Siblings.of(path)
+    beside = Siblings.of(source.path)
     described = _find_mdoc(source, beside, None if mdoc is None else Path(mdoc), by_hand)
     _settle_angles(source, beside, described, table_angles, by_hand)
     _settle_pixel_size(source, described, by_hand)
