@@ -135,3 +135,30 @@ def test_an_alignment_is_a_raw_file_of_its_dataset(stack: np.ndarray, tmp_path: 
         "ingest": {"pixel_size_nm": 1.5},
     }
     assert {tmp_path / "a.xf", tmp_path / "a.tlt"} <= set(raw_files(TomographyDataset.model_validate(values)))
+
+
+def test_doubts_about_a_series_are_warnings_of_its_store(rng: np.random.Generator, tmp_path: Path) -> None:
+    """Half of the views dark, and no contrast in the others: ingest goes on, and says both."""
+    flat = rng.poisson(300, (40, 48, 48)).astype(np.int16)
+    flat[1::2] = rng.poisson(3, (20, 48, 48))
+    write_mrc(tmp_path / "flat.st", flat)
+    np.savetxt(tmp_path / "flat.tlt", np.linspace(-39, 39, 40))
+    text = f"pipeline: tomography\nname: flat\ninputs: {{tilt_series: {tmp_path / 'flat.st'}}}\n"
+    text += "ingest: {pixel_size_nm: 1}\nreconstruct: {thickness_nm: 16, iterations: 5, align: {outer: 3}}\n"
+    (tmp_path / "data.yaml").write_text(text)
+    out = tmp_path / "out"
+    run_stage("tomography.ingest", tmp_path / "data.yaml", {}, {"tilt_series": out / "tilt_series.zarr"})
+    reader = open_store(out / "tilt_series.zarr")
+    said = "\n".join(reader.provenance["warnings"])
+    assert "20 of 40 views are too dark" in said
+    assert "Only 20 of 40 views can be used, from -39° to 37°" in said
+    assert "Nothing to align by was seen" in said
+    assert list(reader.table("views")["excluded"]) == [False, True] * 20
+    notes = "\n".join(reader.attrs["notes"])
+    assert "the sign of the tilt angles is that of flat.tlt" in notes
+    inputs = {"tilt_series": out / "tilt_series.zarr"}
+    outputs = {name: out / file for name, file in (("prealigned", "p.zarr"), ("shifts", "p.tsv"), ("xf", "p.xf"))}
+    run_stage("tomography.prealign", tmp_path / "data.yaml", inputs, outputs)
+    table, _ = read_tsv(out / "p.tsv")
+    assert np.isfinite(table["f_s_px"]).all()
+    assert np.abs(table["f_s_px"]).max() < 48

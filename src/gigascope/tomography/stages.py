@@ -27,6 +27,7 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     import numpy as np
 
     from gigascope.store.layers import LayerWriter
+    from gigascope.tomography import consistency
     from gigascope.tomography import ingest as raw
     from gigascope.tomography.series import write_facts
     from gigascope.tomography.signal_estimate import estimate_signal
@@ -52,21 +53,19 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
         access="views",
     )
     mask = series.create_array("mask", shape, np.uint8, access="views")
+    small = []
     with LayerWriter(series.array, series.path) as pixels, LayerWriter(mask, series.path) as valid:
         for view in ctx.progress(views, what="reading", unit="view", total=shape[0]):
             # values that are not finite are left in excluded views only
             finite = np.isfinite(view)
-            pixels.append(np.where(finite, view, 0))
+            view = np.where(finite, view, 0)
+            pixels.append(view)
             valid.append(finite)
-    model = estimate_signal(
-        series.array,
-        np.deg2rad(facts.tilt_deg),
-        raw.signal_settings(cfg, exclude),
-        tilt_axis=float(np.deg2rad(facts.tilt_axis_deg)),
-        valid=mask,
-    )
+            small.append(consistency.thumbnail(view))
+    tilt, axis = np.deg2rad(facts.tilt_deg), float(np.deg2rad(facts.tilt_axis_deg))
+    model = estimate_signal(series.array, tilt, raw.signal_settings(cfg, exclude), tilt_axis=axis, valid=mask)
     write_facts(series, facts, model)
-    for message in raw.warnings(model, facts):
+    for message in (*raw.warnings(model, facts), *consistency.doubts(small, model, tilt, axis)):
         ctx.warn(message)
 
 
