@@ -11,6 +11,7 @@ from gigascope.errors import UserError
 from gigascope.store.readers.alignment import read_alignment
 from gigascope.store.readers.source import describe_lines
 from gigascope.store.readers.tilt_series import open_tilt_series
+from gigascope.store.writers.alignment import raw_shifts
 from gigascope.store.writers.aln import write_aln
 from gigascope.store.writers.portal import write_portal_json
 from gigascope.store.writers.xf import write_tlt, write_xf
@@ -123,6 +124,17 @@ def test_rotations_about_x_beside_a_xf_are_read_and_said(series, tmp_path, shift
     write_tlt(tmp_path / "a.xtilt", np.zeros(N - 1))
     with pytest.raises(UserError, match=r"a\.xtilt beside it 8"):
         open_tilt_series(series, alignment=path)
+
+
+def test_magnification_is_said_and_the_centre_of_a_view_stays_right(series, tmp_path):
+    """r = M^-1 (a - d): the raw point that lands in the middle, a = 0, is R(phi) f."""
+    angle, size, d = np.radians(-30), 1.02, np.array([4.0, -2.0])
+    m = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    (tmp_path / "a.xf").write_text(f"{m[0, 0]} {m[0, 1]} {m[1, 0]} {m[1, 1]} {d[0]} {d[1]}\n" * N)
+    found = open_tilt_series(series, alignment=tmp_path / "a.xf")
+    assert found.tilt_axis_deg == pytest.approx(30)
+    np.testing.assert_allclose(raw_shifts(found.alignment)[0], -np.linalg.solve(m, d))
+    assert any("by up to 2.00 %, which is not applied" in note for note in found.notes)
 
 
 def test_what_does_not_belong_is_refused(series, tmp_path, shifts):

@@ -250,7 +250,7 @@ def test_real_imod_files_round_trip(shared_data, tmp_path):
     for name, axis in (("imod_tilt_1.xf", -100.0), ("test.xf", -11.4)):
         found = read_xf(folder / name)
         np.testing.assert_allclose(found.tilt_axis_deg, axis, atol=1.0)
-        write_xf(tmp_path / name, found.shifts, found.tilt_axis_deg)
+        write_xf(tmp_path / name, found.shifts, found.tilt_axis_deg, magnification=found.magnification)
         np.testing.assert_allclose(np.loadtxt(tmp_path / name), np.loadtxt(folder / name), atol=TOLERANCE_PX)
     tilt = read_tlt(folder / "imod_tilt_1.tlt")
     write_tlt(tmp_path / "a.tlt", tilt)

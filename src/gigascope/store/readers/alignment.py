@@ -19,11 +19,12 @@ from gigascope.store.readers.tilt_angles import CONFLICT_DEG, in_common, read_ti
 from gigascope.store.writers.alignment import Alignment, aligned_shifts, raw_shifts
 from gigascope.store.writers.aln import read_aln
 from gigascope.store.writers.portal import read_portal_json
-from gigascope.store.writers.xf import read_xf
+from gigascope.store.writers.xf import read_xf, read_xf_matrices
 
 SUFFIXES = (".xf", ".aln", ".json")
 KEY = "inputs.alignment"
 _SAME_AXIS_DEG = 0.01
+_SAME_SIZE = 1e-3  # magnifications are written with seven digits; this one moves the edge of 4096 px by 2
 _PROBABLE_SHIFT = 0.5  # of the image: further than this, hardly anything of a view is left in the field
 
 
@@ -104,7 +105,18 @@ def _imod(path: Path) -> AlignmentFile:
                 )
     if ".tlt" in beside:
         found = dataclasses.replace(found, tilt_deg=beside[".tlt"])
-    return AlignmentFile(path, found, x_tilt_deg=beside.get(".xtilt"), files=tuple(files))
+    return AlignmentFile(
+        path, found, x_tilt_deg=beside.get(".xtilt"), files=tuple(files), notes=tuple(_stretched(path))
+    )
+
+
+def _stretched(path: Path) -> list[str]:
+    """What a .xf does besides rotating and shifting."""
+    sizes = np.linalg.svd(read_xf_matrices(path)[0], compute_uv=False)
+    most = float(np.abs(sizes - 1.0).max())
+    if most < _SAME_SIZE:
+        return []
+    return [f"{path.name} magnifies or stretches views by up to {100 * most:.2f} %, which is not applied"]
 
 
 def apply_alignment(source: TiltSeriesSource, file: AlignmentFile, *, angles_by_hand: bool, axis_by_hand: bool) -> None:

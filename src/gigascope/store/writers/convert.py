@@ -58,10 +58,10 @@ def write_alignment(
     if there and not force:
         raise UserError("exists already.", where=there[0], do="Give another name, or add --force.")
     if suffix == ".xf":
-        write_xf(path, found.shifts, found.tilt_axis_deg, excluded=found.excluded)
+        write_xf(path, found.shifts, found.tilt_axis_deg, excluded=found.excluded, magnification=found.magnification)
         for each, angles in beside.items():
             write_tlt(each, angles)
-        return files, [] if beside else ["no tilt angles: no .tlt"]
+        return files, [] if beside else ["tilt angles: not known, no .tlt is written"]
     if shape is None or np.isnan(tilt if suffix == ".aln" else tilt[~found.excluded]).any():
         raise UserError(
             f"does not say {'the size of the views' if shape is None else 'every tilt angle'}, which {suffix} holds.",
@@ -69,7 +69,7 @@ def write_alignment(
             do="Add --size WIDTH,HEIGHT." if shape is None else "Add --angles FILE (one per line, all sections).",
         )
     thickness, offset = file.thickness_px or 0, file.tilt_offset_deg or 0.0
-    lost = [f"thickness: not known, {thickness} is written"] if not thickness else []
+    lost = [*file.notes, *(["thickness: not known, 0 is written"] if not thickness else [])]
     if suffix == ".aln":
         write_aln(
             path, found.shifts, tilt, found.tilt_axis_deg, raw_shape=shape, thickness_px=thickness,
