@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gigascope.tomography.alignment import Alignment
 from gigascope.tomography.layout import prealign_bin
-from gigascope.tomography.prealign import PrealignSettings, prealign
+from gigascope.tomography.prealign import PrealignResult, PrealignSettings, interpolated, prealign
 from gigascope.tomography.series import Series
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class CoarseAlignment:
 
 
 def coarse_alignment(series: Series, cfg: Prealign, device: torch.device) -> CoarseAlignment:
-    """Find the shifts of a series at reduced size.
+    """Find the shifts of a series at reduced size, or take those of the alignment that it came with.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def coarse_alignment(series: Series, cfg: Prealign, device: torch.device) -> Coa
         passes=cfg.passes,
         min_peak=cfg.min_peak,
     )
-    found = prealign(views, valid, series.tilt, series.extent, settings, good=series.use)
+    found = _given(series, bin) or prealign(views, valid, series.tilt, series.extent, settings, good=series.use)
     shifts = found.shifts * bin
     n = len(series.tilt)
     flags = np.where(~series.use, "excluded", np.where(found.weak, "weak", ""))
@@ -73,3 +73,13 @@ def coarse_alignment(series: Series, cfg: Prealign, device: torch.device) -> Coa
     )
     aligned, _ = series.prepared(device=device, bin=bin, shifts=shifts, spline=3)
     return CoarseAlignment(alignment, found.peak, aligned, bin, found.method, found.residuals)
+
+
+def _given(series: Series, bin: int) -> PrealignResult | None:
+    """Shifts of an alignment made elsewhere, as they are: nothing is measured. None where there is none."""
+    if series.given_shifts is None:
+        return None
+    n = len(series.tilt)
+    shifts = interpolated(series.given_shifts, series.tilt, series.use) / bin
+    unknown, none = np.full(n, np.nan), np.zeros(n, dtype=bool)
+    return PrealignResult(shifts, unknown, none, f"given by {series.attrs['alignment']}", {}, ())
