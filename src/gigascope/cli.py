@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from gigascope.alignment_cli import alignment
 from gigascope.crate_cli import crate
 from gigascope.errors import EXIT_CHECKPOINTED, EXIT_DEFECT, EXIT_USER, Checkpointed, UserError
 from gigascope.reference_cli import keys, schema
@@ -182,6 +183,7 @@ def status(
 
 
 app.command()(crate)
+app.command()(alignment)
 
 
 @app.command()

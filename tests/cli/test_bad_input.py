@@ -79,6 +79,71 @@ def test_angle_count_different_from_images_prints_both(lab: Lab) -> None:
     assert "series.rawtlt" in message
 
 
+def _mode(lab: Lab, mode: int) -> None:
+    raw = bytearray(lab.series.read_bytes())
+    raw[12:16] = mode.to_bytes(4, "little")
+    lab.series.write_bytes(raw)
+
+
+def _angles(lab: Lab, values: Any) -> None:
+    np.savetxt(lab.folder / "series.rawtlt", values, fmt="%.2f")
+
+
+def _few(lab: Lab) -> None:
+    lab.write_series(lab.rng.normal(100, 5, (6, 24, 32)).astype(np.float32))
+
+
+def _montage(lab: Lab) -> None:
+    (lab.folder / "series.mrc.mdoc").write_text("Montage = 1\n[ZValue = 0]\nPieceCoordinates = 0 0 0\n")
+
+
+def _compressed(lab: Lab) -> None:
+    lab.write_yaml(inputs={"tilt_series": str(lab.series.rename(lab.folder / "series.mrc.gz"))})
+
+
+def _conflict(lab: Lab) -> None:
+    np.savetxt(lab.folder / "series.tlt", -np.linspace(-40, 40, 9), fmt="%.2f")
+
+
+def _alignment(lab: Lab, lines: int = 9, suffix: str = ".xf") -> None:
+    path = lab.folder / f"other{suffix}"
+    path.write_text("1 0 0 1 0 0\n" * lines)
+    lab.write_yaml(inputs={"tilt_series": str(lab.series), "alignment": str(path)})
+
+
+BAD = {
+    "packed 4-bit integers": (lambda lab: _mode(lab, 101), ["mode 101", "newstack -mode 6"]),
+    "complex integers": (lambda lab: _mode(lab, 3), ["mode 3", "complex"]),
+    "complex floats": (lambda lab: _mode(lab, 4), ["mode 4", "complex"]),
+    "three equal angles": (
+        lambda lab: _angles(lab, [-9, -6, -3, 0, 0, 0, 3, 6, 9]),
+        ["more than two views", "0.00 deg"],
+    ),
+    "angles beyond 90": (lambda lab: _angles(lab, np.linspace(-100, 40, 9)), ["outside +-90", "-100.00"]),
+    "six views": (_few, ["6 views", "at least 7"]),
+    "montage": (_montage, ["montage", "series.mrc.mdoc"]),
+    "compressed": (_compressed, ["compressed", "Unpack it"]),
+    "angles of the other sign": (_conflict, ["series.tlt", "series.rawtlt", "opposite sign"]),
+    "alignment of another stack": (lambda lab: _alignment(lab, 8), ["aligns 8 views", "has 9"]),
+    "no alignment": (lambda lab: _alignment(lab, suffix=".txt"), ["no alignment that is read", ".aln"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_with_a_series_is_one_message_before_anything_is_written(lab: Lab, name: str) -> None:
+    prepare, words = BAD[name]
+    prepare(lab)
+    for message in (lab.ingest(), lab.fail("check", str(lab.yaml))):
+        assert message.count("error:") == 1
+        for word in words:
+            assert word in message
+
+
+def test_a_phantom_has_no_alignment(lab: Lab) -> None:
+    lab.write_yaml(inputs={"alignment": "a.xf", "phantom": {"kind": "object"}})
+    assert "a phantom has none" in lab.fail("check", str(lab.yaml))
+
+
 def test_nan_image_is_named_by_index(lab: Lab) -> None:
     data = lab.rng.normal(100, 5, SHAPE).astype(np.float32)
     data[4, 7, 3] = np.nan

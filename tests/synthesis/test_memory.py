@@ -64,3 +64,19 @@ def test_peak_of_the_simulation_does_not_follow_the_spheroid(tmp_path: Path) -> 
         RUNS.run(config, folder, "phantoms")
         peaks.append(peak(config, folder, "simulate"))
     assert peaks[1] - peaks[0] < 0.1 * GIB
+
+
+def test_peaks_of_the_adaptation_are_what_check_says(tmp_path: Path) -> None:
+    spheroid = {"n_spheroids": 2, "region": {"semi_axes_um": [32.0]}}
+    values: dict[str, Any] = {
+        **SIMULATED,
+        "inputs": {"planted": {"images": 2}},
+        "phantoms": spheroid,
+        "simulate": {"preset": "fast"},
+        "train": {"width": 8, "crop": [16, 64, 64], "batch": 2, "steps": 2, "readers": 2, "weights": {"label": 0}},
+    }
+    config = write_dataset(tmp_path, values)
+    for stage in ("ingest", "phantoms", "simulate"):
+        RUNS.run(config, tmp_path, stage)
+    for stage in ("train", "infer", "evaluate"):
+        peak(config, tmp_path, stage)

@@ -15,6 +15,7 @@ import torch
 
 from gigascope.errors import UserError
 from gigascope.tomography import cleaning
+from gigascope.tomography.flags import ViewStatistics, flag_views
 from gigascope.tomography.frame import rotate_view
 from gigascope.tomography.geometry import frame_shape, rotation
 from gigascope.tomography.phantom import TiltSeriesSim, object_phantom, section_phantom, simulate
@@ -214,6 +215,41 @@ def test_dark_and_empty_views_are_flagged_and_no_others(kind: str, seed: int, rn
     views, mask = prepared_views(raw, model, tilt_axis=0.0)
     assert not mask[[5, 12, 18]].any()
     assert not views[[5, 12, 18]].any()
+
+
+@pytest.mark.parametrize("which", ["first half", "every other", "random"])
+@pytest.mark.parametrize("kind", ["object", "section"])
+def test_half_of_the_views_may_be_dark(which: str, kind: str, seed: int, rng: np.random.Generator) -> None:
+    """Then most of a view's neighbours are dark as well, and no median tells."""
+    sim, raw = series(kind, seed)
+    n = len(raw)
+    dark = {"first half": np.arange(n) < n // 2, "every other": np.arange(n) % 2 == 1, "random": rng.random(n) < 0.5}
+    raw = raw.copy()
+    raw[dark[which]] = rng.poisson(0.02 * sim.i0, raw[dark[which]].shape)
+    model = estimate_signal(raw, sim.tilt, SignalSettings())
+    assert [flag == "dark" for flag in model.flags] == dark[which].tolist()
+    assert model.i0 == pytest.approx(estimate_signal(series(kind, seed)[1], sim.tilt, SignalSettings()).i0, rel=0.05)
+
+
+def test_a_series_that_darkens_slowly_has_no_dark_views() -> None:
+    n = 61
+    fading = ViewStatistics(
+        means=1000.0 * 0.9 ** np.arange(n), band=np.ones(n), tilt=np.deg2rad(np.linspace(-60, 60, n)),
+        excluded=np.zeros(n, dtype=bool), transmission=False, i0=1.0,
+    )  # fmt: skip
+    assert set(flag_views(fading, 0.5)) == {""}
+
+
+def test_views_of_noise_alone_are_not_called_empty(rng: np.random.Generator) -> None:
+    """Next to each other they all are; which of them falls below its neighbours is chance."""
+    raw = rng.poisson(500.0, (61, 64, 64)).astype(np.float32)
+    assert estimate_signal(raw, np.deg2rad(np.linspace(-45, 45, 61)), SignalSettings()).good.all()
+
+
+def test_too_few_usable_views_are_refused(seed: int) -> None:
+    sim, raw = series("section", seed)
+    with pytest.raises(UserError, match="at least 7 are needed"):
+        estimate_signal(raw, sim.tilt, SignalSettings(exclude=range(6, len(raw))))
 
 
 def test_dark_view_of_a_dark_field_series_is_flagged(seed: int) -> None:

@@ -19,6 +19,7 @@ from gigascope.runtime.run import run_stage
 from gigascope.stage import Kind
 from gigascope.store.checksum import verify
 from gigascope.store.open import open_store
+from gigascope.store.readers.alignment import read_alignment
 from gigascope.store.table import read_tsv
 
 from ..stage_runs import chance, finish, start
@@ -43,7 +44,9 @@ def paths(folder: Path, stage: str) -> tuple[dict[str, Path], dict[str, Path]]:
     """Inputs and outputs of a stage in a results folder."""
     declared = get_stage(f"tomography.{stage}")
     endings = {"shifts": "prealign_shifts.tsv" if stage == "prealign" else "shifts.tsv", "metrics": "metrics.json"}
-    endings |= {name: f"{'prealign' if stage == 'prealign' else 'shifts'}.{name}" for name in ("xf", "tlt", "aln")}
+    first = "prealign" if stage == "prealign" else "shifts"
+    endings |= {name: f"{first}.{name}" for name in ("xf", "tlt", "aln", "json")}
+    endings |= {"newst": "newst.com", "tilt": "tilt.com"}
 
     def path(name: str, kind: Kind) -> Path:
         return folder / (f"{name}.zarr" if kind is Kind.STORE else endings.get(name, f"{name}.tsv"))
@@ -144,6 +147,27 @@ def test_tables_beside_the_store_say_what_the_store_says(results: Path) -> None:
     assert units["tilt_deg"] == "degree"
     assert len((results / "shifts.xf").read_text().splitlines()) == 21
     assert len((results / "shifts.tlt").read_text().splitlines()) == 21
+
+
+def test_imods_command_files_name_the_files_and_sizes_of_this_series(results: Path) -> None:
+    newst = dict(line.split("\t") for line in (results / "newst.com").read_text().splitlines() if "\t" in line)
+    tilt = dict(line.partition(" ")[::2] for line in (results / "tilt.com").read_text().splitlines())
+    assert (results / newst["TransformFile"]).is_file()
+    assert (results / tilt["TILTFILE"]).is_file()
+    assert tilt["InputProjections"] == newst["OutputFile"]
+    assert newst["SizeToOutputInXandY"] == "64,64"
+    assert tilt["FULLIMAGE"] == "64 64"
+    assert tilt["THICKNESS"] == "48"
+
+
+def test_alignments_of_every_format_say_the_same(results: Path) -> None:
+    table, _ = read_tsv(results / "shifts.tsv")
+    kept = np.array([flag == "" for flag in table["flag"]])
+    for name in ("xf", "aln", "json"):
+        found = read_alignment(results / f"shifts.{name}", 21).alignment
+        np.testing.assert_allclose(found.shifts[kept, 0], table["f_s_px"][kept], atol=1e-3)
+        np.testing.assert_allclose(found.shifts[kept, 1], table["f_y_px"][kept], atol=1e-3)
+        np.testing.assert_allclose(found.tilt_deg[kept], table["tilt_deg"][kept], atol=1e-3)
 
 
 def test_alignment_is_near_the_truth(results: Path) -> None:

@@ -101,6 +101,9 @@ rule tomography_reconstruct:
         xf=result("shifts.xf"),
         tlt=result("shifts.tlt"),
         aln=result("shifts.aln"),
+        json=result("shifts.json"),
+        newst=result("newst.com"),
+        tilt=result("tilt.com"),
     log:
         result("logs/tomography.reconstruct.log"),
     benchmark:

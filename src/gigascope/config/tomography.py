@@ -39,16 +39,26 @@ class TomographyInputs(Section):
     tilt_series: str | None = Field(
         None,
         description=(
-            "MRC/ST file, multi-page TIFF, folder or glob of TIFF files, or OME-Zarr; relative to where you start"
+            "MRC/ST file, multi-page TIFF, folder or glob of TIFF files, OME-Zarr, DM3/DM4, HDF5 (HyperSpy, EMD) or "
+            "MATLAB file, of these also file/array; relative to where you start"
         ),
     )
     mdoc: str | None = Field(None, description="SerialEM .mdoc; none: the one beside the tilt series, if there is one")
+    alignment: str | None = Field(
+        None,
+        description=(
+            "alignment made elsewhere, instead of prealign's own: IMOD's .xf (angles from the .tlt beside it), "
+            "AreTomo's .aln or the CryoET data portal's .json; refined unless reconstruct.align.enabled is false"
+        ),
+    )
     phantom: PhantomSeries | None = Field(None, description="simulate the tilt series instead of reading one")
 
     @model_validator(mode="after")
     def _one_source(self) -> TomographyInputs:
         if (self.tilt_series is None) == (self.phantom is None):
             raise ValueError("give either tilt_series (a file) or phantom (a simulation).")
+        if self.phantom is not None and self.alignment is not None:
+            raise ValueError("alignment belongs to a tilt_series, a phantom has none: leave it out.")
         return self
 
 

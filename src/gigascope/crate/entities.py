@@ -27,7 +27,7 @@ ENCODING = {
     ".tif": "image/tiff",
     ".tsv": "text/tab-separated-values",
     ".yaml": "application/yaml",
-    **dict.fromkeys(("", ".aln", ".lock", ".log", ".rst", ".smk", ".tlt", ".xf"), "text/plain"),
+    **dict.fromkeys(("", ".aln", ".com", ".lock", ".log", ".rst", ".smk", ".tlt", ".xf"), "text/plain"),
 }
 
 

@@ -323,6 +323,8 @@ def _prealign_rows(coarse: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     why = (
         f"lowest leave-group-out residual of those tried ({tried})"
         if len(residuals) > 1
+        else "shifts as they are there (inputs.alignment)"
+        if str(coarse["method"]).startswith("given")
         else "cosine-stretched, outward from the lowest tilt"
     )
     if bin_:

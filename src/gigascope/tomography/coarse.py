@@ -15,7 +15,7 @@ from torch import Tensor
 from gigascope.tomography.alignment import Alignment
 from gigascope.tomography.axis_search import AxisSearch, search_axis
 from gigascope.tomography.layout import prealign_bin
-from gigascope.tomography.prealign import PrealignResult, PrealignSettings, prealign
+from gigascope.tomography.prealign import PrealignResult, PrealignSettings, interpolated, prealign
 from gigascope.tomography.series import Refinement, Series
 from gigascope.tomography.slab import Slab, measure_slab
 
@@ -90,6 +90,8 @@ class CoarseAlignment:
 def coarse_alignment(series: Series, cfg: Prealign, device: torch.device) -> CoarseAlignment:
     """Find the shifts of a series at reduced size, and what else of its geometry is asked for.
 
+    A series that came with an alignment keeps its shifts and its tilt axis.
+
     Raises
     ------
     UserError : fewer than two usable views
@@ -97,7 +99,7 @@ def coarse_alignment(series: Series, cfg: Prealign, device: torch.device) -> Coa
     bin = prealign_bin(series.shape[1:], cfg.width)
     views, valid, found = _shifts(series, cfg, bin, device)
     axis = None
-    if cfg.axis_search:
+    if cfg.axis_search and series.given_shifts is None:
         axis = _search_axis(series, cfg, found.shifts * bin, device)
         if axis.taken:
             series = series.with_refinement(Refinement(axis.angle))
@@ -135,7 +137,8 @@ def _shifts(series: Series, cfg: Prealign, bin: int, device: torch.device) -> tu
         passes=cfg.passes,
         min_peak=cfg.min_peak,
     )
-    return views, valid, prealign(views, valid, series.tilt, series.extent, settings, good=series.use)
+    found = _given(series, bin) or prealign(views, valid, series.tilt, series.extent, settings, good=series.use)
+    return views, valid, found
 
 
 def _search_axis(series: Series, cfg: Prealign, shifts: NDArray[np.float64], device: torch.device) -> AxisSearch:
@@ -169,3 +172,13 @@ def _refinement(series: Series, cfg: Prealign, slab: Slab | None, bin: int) -> R
         slab.thickness * nm,
         slab.thickness_sigma * nm,
     )
+
+
+def _given(series: Series, bin: int) -> PrealignResult | None:
+    """Shifts of an alignment made elsewhere, as they are: nothing is measured. None where there is none."""
+    if series.given_shifts is None:
+        return None
+    n = len(series.tilt)
+    shifts = interpolated(series.given_shifts, series.tilt, series.use) / bin
+    unknown, none = np.full(n, np.nan), np.zeros(n, dtype=bool)
+    return PrealignResult(shifts, unknown, none, f"given by {series.attrs['alignment']}", {}, ())

@@ -16,6 +16,8 @@ F64 = NDArray[np.float64]
 
 MIN_COSINE = math.cos(math.radians(80.0))
 EMPTY_FRACTION = 0.2  # of the neighbours' band-passed variance
+ALL_NOISE = 1 / 3
+BLACKOUT = 0.4  # of the tolerance for dark views: no change of dose or thickness makes that
 COARSE = 256
 N_NEIGHBOURS = 3
 
@@ -47,32 +49,59 @@ def flag_views(statistics: ViewStatistics, dark_tol: float) -> tuple[str, ...]:
 
     dark: mean intensity below `dark_tol` of what the median of the three nearest views predicts, both with a thickness
     that grows as 1 / cos t and without, so that neither a section nor an isolated object loses steep views.
+    Views far darker still, 0.4 `dark_tol`, are dark whatever stands beside them: half of a series may be.
     empty: variance of the band-passed signal below 0.2 of the neighbours'.
     """
     s = statistics
     use = ~s.excluded
-    cosine = np.maximum(np.cos(s.tilt), MIN_COSINE)
     flags = np.full(len(s.tilt), "", dtype=object)
     flags[s.excluded] = "excluded"
+    black = _blacked_out(s, BLACKOUT * dark_tol)
+    flags[black] = "dark"
+    use &= ~black
     for i in np.flatnonzero(use).tolist():
         near = neighbours(s.tilt, use, i, N_NEIGHBOURS)
-        if not len(near):
-            continue
-        if s.transmission:
-            with_law = s.i0 * np.exp(
-                -np.median(-np.log(np.maximum(s.means[near], 1e-6 * s.i0) / s.i0) * cosine[near]) / cosine[i]
-            )
-        else:
-            with_law = np.median(s.means[near] * cosine[near]) / cosine[i]
-        expected = min(float(with_law), float(np.median(s.means[near])))
-        # a signal that goes through zero (logged, or filtered) has no dark level
-        if expected > 0 and s.means[use].min() > -expected and s.means[i] < dark_tol * expected:
+        if len(near) and _is_below(s, i, near, dark_tol):
             flags[i] = "dark"
-    for i in np.flatnonzero(flags == "").tolist():
+    judged = np.flatnonzero(flags == "")
+    # variances below the noise's share in this many views: it is all noise, and an empty view looks like every other
+    if np.mean(s.band[judged] <= 0) > ALL_NOISE:
+        judged = judged[:0]
+    for i in judged.tolist():
         near = neighbours(s.tilt, flags == "", i, N_NEIGHBOURS)
         if len(near) and s.band[i] < EMPTY_FRACTION * np.median(s.band[near]):
             flags[i] = "empty"
     return tuple(str(flag) for flag in flags)
+
+
+def _is_below(s: ViewStatistics, index: int, near: NDArray[np.int64], fraction: float) -> bool:
+    """Whether a view is darker than this fraction of what the views `near` predict for it."""
+    cosine = np.maximum(np.cos(s.tilt), MIN_COSINE)
+    if s.transmission:
+        absorbance = -np.log(np.maximum(s.means[near], 1e-6 * s.i0) / s.i0)
+        with_law = s.i0 * np.exp(-np.median(absorbance * cosine[near]) / cosine[index])
+    else:
+        with_law = np.median(s.means[near] * cosine[near]) / cosine[index]
+    expected = min(float(with_law), float(np.median(s.means[near])))
+    # a signal that goes through zero (logged, or filtered) has no dark level
+    return expected > 0 and s.means[~s.excluded].min() > -expected and s.means[index] < fraction * expected
+
+
+def _blacked_out(s: ViewStatistics, fraction: float) -> NDArray[np.bool_]:
+    """Views below a fraction of what the nearest *bright* views predict, growing from the brightest quarter of all.
+
+    A series darkens slowly without being flagged, since every view that is accepted predicts the next.
+    """
+    use = np.flatnonzero(~s.excluded)
+    bright, black = np.zeros(len(s.tilt), dtype=bool), np.zeros(len(s.tilt), dtype=bool)
+    bright[use[np.argsort(-s.means[use], kind="stable")][: max(2, len(use) // 4)]] = True
+    left = [int(i) for i in use if not bright[i]]
+    while left:
+        i = min(left, key=lambda j: float(np.abs(s.tilt[bright] - s.tilt[j]).min()))
+        left.remove(i)
+        black[i] = _is_below(s, i, neighbours(s.tilt, bright, i, N_NEIGHBOURS), fraction)
+        bright[i] = not black[i]
+    return black
 
 
 def neighbours(tilt: F64, use: NDArray[np.bool_], index: int, n: int) -> NDArray[np.int64]:

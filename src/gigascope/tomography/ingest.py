@@ -18,14 +18,20 @@ if TYPE_CHECKING:
     from gigascope.config.tomography import Ingest, PhantomSeries
 
 
-def signal_settings(cfg: Ingest) -> SignalSettings:
-    """The part of the config that the signal model needs."""
+def excluded_views(source: TiltSeriesSource, cfg: Ingest) -> tuple[int, ...]:
+    """Views left out by hand, and those that the alignment leaves out, if one is given."""
+    left_out = () if source.alignment is None else np.flatnonzero(source.alignment.excluded).tolist()
+    return tuple(sorted({*cfg.exclude, *left_out}))
+
+
+def signal_settings(cfg: Ingest, exclude: tuple[int, ...]) -> SignalSettings:
+    """The part of the config that the signal model needs; `exclude` from :func:`excluded_views`."""
     return SignalSettings(
         signal=cfg.signal,
         invert=cfg.invert,
         i0=cfg.i0,
         dark=cfg.dark,
-        exclude=cfg.exclude,
+        exclude=exclude,
         dark_tol=cfg.dark_tol,
         spike=cfg.spike,
         equalize=cfg.equalize,
@@ -40,6 +46,11 @@ def facts_of(source: TiltSeriesSource, cfg: Ingest) -> SeriesFacts:
         notes.append(
             "tilt axis angle not found: 0 degrees (vertical) was assumed; set ingest.tilt_axis_deg if it is not"
         )
+    notes.append(
+        f"the sign of the tilt angles is {'that' if cfg.tilt_sign > 0 else 'the opposite'} of "
+        f"{source.origin.get('tilt_deg', 'the series')}: no view tells it, and the other one mirrors the tomogram in z "
+        f"(ingest.tilt_sign)"
+    )
     return SeriesFacts(
         pixel_size_nm=float(source.pixel_size_nm or 0),
         tilt_deg=cfg.tilt_sign * np.asarray(source.tilt_deg, dtype=np.float64),
@@ -48,6 +59,8 @@ def facts_of(source: TiltSeriesSource, cfg: Ingest) -> SeriesFacts:
         source=str(source.path),
         notes=tuple(notes),
         dose=source.dose,
+        given_shifts=None if source.alignment is None else source.alignment.shifts,
+        alignment=source.origin.get("alignment", ""),
     )
 
 
@@ -84,6 +97,12 @@ def warnings(model: SignalModel, facts: SeriesFacts) -> list[str]:
         if views:
             listed = ", ".join(f"{i} ({facts.tilt_deg[i]:.0f}°)" for i in views)
             lines.append(f"{len(views)} of {len(model.flags)} views are {what} and were left out: {listed}.")
+    left, lost = facts.tilt_deg[model.good], [f for f in model.flags if f in ("dark", "empty")]
+    if 3 * len(lost) > len(model.flags):
+        lines.append(
+            f"Only {len(left)} of {len(model.flags)} views can be used, from {left.min():.0f}° to {left.max():.0f}°: "
+            f"the tomogram will be smeared along what is missing. Was the beam on, and is ingest.signal right?"
+        )
     spikes = float(np.mean(model.spikes))
     if spikes > 0.001:
         lines.append(

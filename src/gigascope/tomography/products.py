@@ -11,12 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from gigascope.store.layers import LayerWriter
 from gigascope.tomography.alignment import Alignment
+from gigascope.tomography.geometry import frame_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gigascope.store.create import ImageWriter
+    from gigascope.tomography.layout import Layout
     from gigascope.tomography.series import Series
+
+# What IMOD's programs open themselves.
+_IMOD_READS = {".mrc", ".st", ".ali", ".preali", ".rec", ".mrcs", ".map", ".tif", ".tiff"}
 
 
 def write_views(writer: ImageWriter, views: Tensor, series: Series) -> None:
@@ -81,28 +86,82 @@ def read_shifts(table: dict[str, NDArray], order: ArrayLike) -> NDArray[np.float
     return np.stack([table["f_s_px"], table["f_y_px"]], axis=1)[np.asarray(order)].astype(np.float64)
 
 
-def write_interchange(
-    series: Series,
-    alignment: Alignment,
-    thickness_px: int,
-    *,
-    xf: Path,
-    tlt: Path | None = None,
-    aln: Path | None = None,
-) -> None:
-    """Shifts for IMOD (.xf, .tlt) and AreTomo (.aln), in file order."""
-    from gigascope.store.writers.aln import write_aln
-    from gigascope.store.writers.xf import write_tlt, write_xf
+def write_xf_file(series: Series, alignment: Alignment, path: Path) -> None:
+    """Shifts as IMOD's .xf, in file order; flagged and excluded views are the identity."""
+    from gigascope.store.writers.xf import write_xf
 
-    shifts = series.in_file_order(alignment.shifts)
+    write_xf(path, series.in_file_order(alignment.shifts), _axis_deg(series), excluded=_left_out(series, alignment))
+
+
+def write_interchange(
+    series: Series, alignment: Alignment, layout: Layout, bin: int, files: Mapping[str, Path]
+) -> None:
+    """The alignment in the formats of other programs, in file order.
+
+    Parameters
+    ----------
+    layout : sizes of the reconstruction
+    bin : of the tomogram, and of the stack that newst.com makes
+    files : paths by `xf`, `tlt`, `newst`, `tilt` (IMOD), `aln` (AreTomo) and `json` (CryoET data portal)
+    """
+    from gigascope.store.writers.aln import write_aln
+    from gigascope.store.writers.portal import write_portal_json
+    from gigascope.store.writers.xf import write_tlt
+
+    shifts, axis = series.in_file_order(alignment.shifts), _axis_deg(series)
     tilt_deg = np.rad2deg(series.in_file_order(series.tilt))
-    axis = float(np.rad2deg(series.tilt_axis))
-    excluded = series.in_file_order(np.array([flag != "" for flag in alignment.flags]))
-    write_xf(xf, shifts, axis, excluded=excluded)
-    if tlt is not None:
-        write_tlt(tlt, tilt_deg)
-    if aln is not None:
-        write_aln(aln, shifts, tilt_deg, axis, raw_shape=series.shape[1:], thickness_px=thickness_px, excluded=excluded)
+    excluded = _left_out(series, alignment)
+    # in pixels of the views, whatever the planes are apart
+    thickness = round(layout.n_z * layout.hz)
+    write_xf_file(series, alignment, files["xf"])
+    write_tlt(files["tlt"], tilt_deg)
+    write_aln(
+        files["aln"], shifts, tilt_deg, axis, raw_shape=series.shape[1:], thickness_px=thickness, excluded=excluded
+    )
+    z, y, x = (round(10 * series.pixel_nm * n, 4) for n in (thickness, layout.frame[1], layout.width))
+    write_portal_json(files["json"], shifts, tilt_deg, axis, volume_angstrom=(z, y, x), excluded=excluded)
+    _write_imod_commands(series, layout, bin, thickness, excluded, files)
+
+
+def _write_imod_commands(
+    series: Series, layout: Layout, bin: int, thickness: int, excluded: NDArray[np.bool_], files: Mapping[str, Path]
+) -> None:
+    from gigascope.store.writers.imod_com import write_newst_com, write_tilt_com
+
+    source = Path(series.attrs["source"])
+    simulated = series.attrs["source"] == "phantom"
+    stem = "tilt_series" if simulated else source.name.split(".")[0]
+    remark = "" if source.suffix.lower() in _IMOD_READS else f"Made for {source.name}: give newstack an MRC copy of it."
+    shape = (layout.frame[0] // bin, layout.frame[1] // bin)
+    write_newst_com(
+        files["newst"],
+        stack=str(source.resolve()) if source.suffix.lower() in _IMOD_READS else f"{stem}.mrc",
+        aligned=f"{stem}_ali.mrc",
+        xf=files["xf"].name,
+        shape=shape,
+        bin=bin,
+        remark=remark,
+    )
+    write_tilt_com(
+        files["tilt"],
+        aligned=f"{stem}_ali.mrc",
+        tomogram=f"{stem}_full_rec.mrc",
+        tlt=files["tlt"].name,
+        full=frame_shape(series.shape[1:], series.tilt_axis),
+        shape=shape,
+        thickness_px=thickness,
+        bin=bin,
+        excluded=excluded,
+        log=series.model.signal == "transmission",
+    )
+
+
+def _axis_deg(series: Series) -> float:
+    return float(np.rad2deg(series.tilt_axis))
+
+
+def _left_out(series: Series, alignment: Alignment) -> NDArray[np.bool_]:
+    return series.in_file_order(np.array([flag != "" for flag in alignment.flags]))
 
 
 def rows_as_columns(rows: Sequence[Any], names: Sequence[str]) -> dict[str, list[Any]]:

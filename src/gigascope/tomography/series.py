@@ -40,6 +40,8 @@ class SeriesFacts:
     notes : what was chosen for the user, and from where
     dose : (tilt,) electrons per square angstrom, or none
     true_shifts : (tilt, 2) pixels, of a simulated series, or none
+    given_shifts : (tilt, 2) pixels, of an alignment made elsewhere, or none
+    alignment : file that they come from, or ""
     """
 
     pixel_size_nm: float
@@ -50,6 +52,8 @@ class SeriesFacts:
     notes: tuple[str, ...] = ()
     dose: F64 | None = None
     true_shifts: F64 | None = None
+    given_shifts: F64 | None = None
+    alignment: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,12 +93,16 @@ def write_facts(writer: ImageWriter, facts: SeriesFacts, model: SignalModel) -> 
     if facts.true_shifts is not None:
         columns |= {"true_f_s_px": facts.true_shifts[:, 0], "true_f_y_px": facts.true_shifts[:, 1]}
         units |= {"true_f_s_px": "pixel", "true_f_y_px": "pixel"}
+    if facts.given_shifts is not None:
+        columns |= {"given_f_s_px": facts.given_shifts[:, 0], "given_f_y_px": facts.given_shifts[:, 1]}
+        units |= {"given_f_s_px": "pixel", "given_f_y_px": "pixel"}
     writer.write_table("views", columns, units)
     writer.attrs |= {
         "pixel_size_nm": facts.pixel_size_nm,
         "tilt_axis_deg": facts.tilt_axis_deg,
         "tilt_sign": facts.tilt_sign,
         "source": facts.source,
+        "alignment": facts.alignment,
         "notes": list(facts.notes),
         "signal": model.to_dict(),
     }
@@ -154,9 +162,17 @@ class Series:
     @functools.cached_property
     def true_shifts(self) -> F64 | None:
         """(tilt, 2) pixels, ascending tilt, of a simulated series."""
-        if "true_f_s_px" not in self.views:
+        return self._shifts("true")
+
+    @property
+    def given_shifts(self) -> F64 | None:
+        """(tilt, 2) pixels, ascending tilt, of an alignment made elsewhere."""
+        return self._shifts("given")
+
+    def _shifts(self, kind: str) -> F64 | None:
+        if f"{kind}_f_s_px" not in self.views:
             return None
-        return np.stack([self.views["true_f_s_px"], self.views["true_f_y_px"]], axis=1)[self.order]
+        return np.stack([self.views[f"{kind}_f_s_px"], self.views[f"{kind}_f_y_px"]], axis=1)[self.order]
 
     def prepared(
         self,

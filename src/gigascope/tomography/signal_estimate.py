@@ -27,7 +27,7 @@ I0_PERCENTILE = 99.5  # not the maximum: robust to holes and hot pixels
 FLOOR_FRACTION = 1e-3  # of I0: intensities below count as this, absorbance 6.9
 MIN_SIGNAL_FRACTION = 0.05  # of the variance that is taken for signal at least, so that pure noise has a scale
 TAIL = 1.5e-3  # fraction of the brightest and of the darkest pixels that a variance does not see
-MIN_GOOD_VIEWS = 3
+MIN_GOOD_VIEWS = 7  # as a series needs
 EQUALIZE_OVER = 5  # views whose standard deviations are compared
 
 
@@ -80,7 +80,7 @@ def estimate_signal(
 
     Raises
     ------
-    UserError : views with NaN, or constant ones, that are not excluded; fewer than 3 good views; an excluded index out
+    UserError : views with NaN, or constant ones, that are not excluded; fewer than 7 good views; an excluded index out
         of range; no light at all
     ShapeError : `tilt` has another length than `views`
     """
@@ -98,7 +98,8 @@ def estimate_signal(
     good = np.array([flag == "" for flag in flags])
     if good.sum() < MIN_GOOD_VIEWS:
         raise UserError(
-            f"only {int(good.sum())} of {n_views} views are usable ({_summary(flags)}).",
+            f"only {int(good.sum())} of {n_views} views are usable, at least {MIN_GOOD_VIEWS} are needed "
+            f"({_summary(flags)}).",
             do="Check ingest.signal, ingest.dark and ingest.exclude; lower ingest.dark_tol if the views are in order.",
         )
     level = dataclasses.replace(level, flags=flags)

@@ -28,4 +28,5 @@ def open_source(inputs: TomographyInputs, cfg: Ingest) -> TiltSeriesSource:
         pixel_size_nm=cfg.pixel_size_nm,
         tilt_axis_deg=cfg.tilt_axis_deg,
         y_up=cfg.y_up,
+        alignment=inputs.alignment,
     )

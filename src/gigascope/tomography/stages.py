@@ -29,6 +29,7 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     import numpy as np
 
     from gigascope.store.layers import LayerWriter
+    from gigascope.tomography import consistency
     from gigascope.tomography import ingest as raw
     from gigascope.tomography.series import write_facts
     from gigascope.tomography.signal_estimate import estimate_signal
@@ -37,10 +38,11 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
     views: Iterable[Any]
     if ctx.inputs_section.phantom is not None:
         views, facts = raw.simulated(ctx.inputs_section.phantom, ctx.seed)
-        shape, dtype = views.shape, views.dtype
+        shape, dtype, exclude = views.shape, views.dtype, cfg.exclude
     else:
         source = open_source(ctx.inputs_section, cfg)
-        views, facts = raw.checked_views(source, cfg.exclude), raw.facts_of(source, cfg)
+        exclude = raw.excluded_views(source, cfg)
+        views, facts = raw.checked_views(source, exclude), raw.facts_of(source, cfg)
         shape, dtype = source.shape, source.dtype
     for note in facts.notes:
         ctx.log.info("%s", note)
@@ -53,21 +55,19 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
         access="views",
     )
     mask = series.create_array("mask", shape, np.uint8, access="views")
+    small = []
     with LayerWriter(series.array, series.path) as pixels, LayerWriter(mask, series.path) as valid:
         for view in ctx.progress(views, what="reading", unit="view", total=shape[0]):
             # values that are not finite are left in excluded views only
             finite = np.isfinite(view)
-            pixels.append(np.where(finite, view, 0))
+            view = np.where(finite, view, 0)
+            pixels.append(view)
             valid.append(finite)
-    model = estimate_signal(
-        series.array,
-        np.deg2rad(facts.tilt_deg),
-        raw.signal_settings(cfg),
-        tilt_axis=float(np.deg2rad(facts.tilt_axis_deg)),
-        valid=mask,
-    )
+            small.append(consistency.thumbnail(view))
+    tilt, axis = np.deg2rad(facts.tilt_deg), float(np.deg2rad(facts.tilt_axis_deg))
+    model = estimate_signal(series.array, tilt, raw.signal_settings(cfg, exclude), tilt_axis=axis, valid=mask)
     write_facts(series, facts, model)
-    for message in raw.warnings(model, facts):
+    for message in (*raw.warnings(model, facts), *consistency.doubts(small, model, tilt, axis)):
         ctx.warn(message)
 
 
@@ -108,7 +108,7 @@ def prealign(ctx: Context, cfg: config.Prealign) -> None:
     aligned.write_table("tried", *products.tried_columns(series, found.tried))
     aligned.attrs |= found.describe()
     ctx.write_table("shifts", columns, units)
-    products.write_interchange(series, found.alignment, 0, xf=ctx.path("xf"))
+    products.write_xf_file(series, found.alignment, ctx.path("xf"))
 
 
 def open_reconstruct(ctx: Context, cfg: config.Reconstruct) -> WorkPlan:
@@ -189,6 +189,9 @@ def _solving(ctx: Context) -> Any:
         "xf": Kind.FILE,
         "tlt": Kind.FILE,
         "aln": Kind.FILE,
+        "json": Kind.FILE,
+        "newst": Kind.FILE,
+        "tilt": Kind.FILE,
     },
     estimate=plan.estimate_reconstruct,
     gpu=True,
@@ -208,8 +211,8 @@ def reconstruct(ctx: Context, cfg: config.Reconstruct) -> None:
     solve = _opened_tomography(ctx, cfg)
     ctx.write_table("shifts", *products.joint_columns(solve.series, solve.alignment))
     ctx.write_table("history", *solve.history(solve.rounds().looks(ctx.work, "tomogram").history))
-    formats = {name: ctx.path(name) for name in ("xf", "tlt", "aln")}
-    products.write_interchange(solve.series, solve.alignment, solve.layout.n_z, **formats)
+    formats = {name: ctx.path(name) for name in ("xf", "tlt", "aln", "json", "newst", "tilt")}
+    products.write_interchange(solve.series, solve.alignment, solve.layout, cfg.bin, formats)
 
 
 def open_halves(ctx: Context, cfg: config.Halves) -> WorkPlan:

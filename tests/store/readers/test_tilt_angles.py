@@ -13,6 +13,7 @@ from gigascope.store.readers.tilt_angles import (
     angle_problems,
     angles_by_hand,
     choose_angles,
+    in_common,
     read_tilt_angles,
 )
 
@@ -95,3 +96,12 @@ def test_impossible_angles_are_named():
     what, _ = angle_problems(np.array([5.0, 0, 5.001, 7, 5.002]), "a")[0]
     assert "more than two views" in what
     assert "[0, 2, 4]" in what
+
+
+def test_what_two_lists_have_in_common_is_said(rng):
+    steps = np.cumsum(rng.uniform(1, 3, 21)) - 20.0
+    noisy = steps + rng.uniform(-0.1, 0.1, 21)
+    assert "opposite sign" in in_common(steps, -noisy + 3.0)
+    assert "another order" in in_common(steps, rng.permutation(noisy))
+    assert "other end" in in_common(steps, noisy[::-1])
+    assert in_common(steps, rng.uniform(-60, 60, 21)) == ""

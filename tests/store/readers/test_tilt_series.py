@@ -214,7 +214,10 @@ def test_all_that_is_wrong_is_said_at_once(make_mrc):
         ("a.mrc.gz", "compressed"),
         ("a.st.bz2", "compressed"),
         ("a.mdoc", "holds no images"),
-        ("a.dm3", r"\.dm3 files are not read"),
+        ("a.dm3", "is no DM3 or DM4 file"),
+        ("a.emd", "is no HDF5 file"),
+        ("a.mat", "is no MATLAB file"),
+        ("a.png", r"\.png files are not read"),
         ("a.xyz", "this kind of file is not read"),
     ],
 )

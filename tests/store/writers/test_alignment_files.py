@@ -34,7 +34,7 @@ def test_round_trips_change_no_number(tmp_path_factory, axis, seed, n, n_out):
     write_portal_json(folder / "a.json", shifts, tilt, axis, volume_angstrom=(1, 2, 3), excluded=excluded)
     aln = read_aln(folder / "a.aln")
     assert (aln.raw_shape, aln.thickness_px) == ((958, 924), 120)
-    for read in (read_xf(folder / "a.xf"), aln.alignment, read_portal_json(folder / "a.json", n)):
+    for read in (read_xf(folder / "a.xf"), aln.alignment, read_portal_json(folder / "a.json", n)[0]):
         kept = ~read.excluded
         # a .xf marks an excluded view by the identity, which nothing tells from a view that was not rotated
         if axis != 0 or not excluded.any():
@@ -250,7 +250,7 @@ def test_real_imod_files_round_trip(shared_data, tmp_path):
     for name, axis in (("imod_tilt_1.xf", -100.0), ("test.xf", -11.4)):
         found = read_xf(folder / name)
         np.testing.assert_allclose(found.tilt_axis_deg, axis, atol=1.0)
-        write_xf(tmp_path / name, found.shifts, found.tilt_axis_deg)
+        write_xf(tmp_path / name, found.shifts, found.tilt_axis_deg, magnification=found.magnification)
         np.testing.assert_allclose(np.loadtxt(tmp_path / name), np.loadtxt(folder / name), atol=TOLERANCE_PX)
     tilt = read_tlt(folder / "imod_tilt_1.tlt")
     write_tlt(tmp_path / "a.tlt", tilt)

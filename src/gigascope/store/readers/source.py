@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gigascope.errors import ShapeError
+from gigascope.store.writers.alignment import Alignment
 
 
 @dataclass
@@ -29,6 +30,7 @@ class TiltSeriesSource:
     tilt_axis_deg : degrees, counter-clockwise from the image's upward vertical to the tilt axis; None when nothing says
     dose : (tilt,) float64, exposure of each view in electrons per square angstrom, or None
     acquisition_order : (tilt,) int64, place of each view in time counted from 0, or None
+    alignment : made by another program for this series, in the frame of `tilt_axis_deg`, or None
     notes : choices made for the user and doubts worth showing, one sentence each
     origin : where a value came from, by attribute name
     missing : why a value is None, by attribute name
@@ -45,6 +47,7 @@ class TiltSeriesSource:
     tilt_axis_deg: float | None = None
     dose: NDArray[np.float64] | None = None
     acquisition_order: NDArray[np.int64] | None = None
+    alignment: Alignment | None = None
     notes: list[str] = field(default_factory=list)
     origin: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -139,6 +142,9 @@ def describe_lines(source: TiltSeriesSource) -> list[str]:
         lines.append(f"dose        {source.dose.sum():.1f} e/A^2 in all{_from(source, 'dose')}")
     if found["acquisition"] is not None:
         lines.append(f"acquired    {found['acquisition']}{_from(source, 'acquisition_order')}")
+    if source.alignment is not None:
+        n_aligned = int((~source.alignment.excluded).sum())
+        lines.append(f"alignment   shifts of {n_aligned} views{_from(source, 'alignment')}")
     return lines + [f"note        {note}" for note in source.notes]
 
 

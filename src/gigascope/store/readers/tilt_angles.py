@@ -142,11 +142,11 @@ def choose_angles(sources: list[AngleList], n_views: int, where: Path) -> AngleL
         first = sources[0]
         apart = np.abs(first.values - later.values)
         if apart.max() > CONFLICT_DEG:
-            view = int(apart.argmax())
+            view, common = int(apart.argmax()), in_common(first.values, later.values)
             raise UserError(
                 f"two sources of tilt angles differ by up to {apart.max():.2f} deg, in {np.sum(apart > CONFLICT_DEG)} "
                 f"of {n_views} views: view {view} is {first.values[view]:.2f} in {first.name} and "
-                f"{later.values[view]:.2f} in {later.name}.\n  {_summary(first)}\n  {_summary(later)}\n ",
+                f"{later.values[view]:.2f} in {later.name}{common}.\n  {_summary(first)}\n  {_summary(later)}\n ",
                 where=where,
                 do="Move the wrong file away, or set ingest.tilt_deg to the path of the right one.",
             )
@@ -176,6 +176,21 @@ def angle_problems(angles: NDArray[np.float64], name: str) -> list[tuple[str, st
             )
         )
     return problems
+
+
+def in_common(these: NDArray[np.float64], those: NDArray[np.float64]) -> str:
+    """What two lists of angles that differ have in common, up to an offset, in brackets for a message; or nothing."""
+
+    def alike(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+        return bool(np.abs(a - b - np.median(a - b)).max() <= CONFLICT_DEG)
+
+    if alike(these, -those):
+        return " (the same with the opposite sign: one of them turns the specimen the other way)"
+    if alike(these, those[::-1]):
+        return " (the same from the other end: the order of the views, or the sign)"
+    if alike(np.sort(these), np.sort(those)):
+        return " (the same angles in another order: as acquired and sorted, perhaps)"
+    return ""
 
 
 def _summary(angles: AngleList) -> str:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from gigascope.errors import UserError
-from gigascope.store.readers import mrc, tiff, zarr
+from gigascope.store.readers.alignment import apply_alignment, read_alignment
 from gigascope.store.readers.mdoc import Mdoc, read_mdoc
+from gigascope.store.readers.series_images import open_images
+from gigascope.store.readers.siblings import Siblings, stem_of
 from gigascope.store.readers.source import TiltSeriesSource
-from gigascope.store.readers.tiff_file import SUFFIXES, tiff_files
 from gigascope.store.readers.tilt_angles import (
     AngleList,
     AnglesByHand,
@@ -24,12 +25,8 @@ from gigascope.store.readers.tilt_angles import (
     choose_angles,
     read_tilt_angles,
 )
-from gigascope.store.readers.zarr_image import MARKERS, is_zarr
 
 MIN_VIEWS = 7
-_COMPOUND = (".ome.tif", ".ome.tiff", ".ome.zarr")
-_READ_LATER = {".dm3", ".dm4", ".hspy", ".emd", ".h5", ".hdf5", ".ser", ".eer", ".png", ".jpg"}
-_NOT_IMAGES = {".mdoc", ".tlt", ".rawtlt", ".xf", ".aln"}
 
 
 @dataclass(frozen=True)
@@ -49,16 +46,18 @@ def open_tilt_series(
     pixel_size_nm: float | None = None,
     tilt_axis_deg: float | None = None,
     y_up: bool | None = None,
+    alignment: str | Path | None = None,
 ) -> TiltSeriesSource:
     """Open a tilt series that has all it needs: views, one angle each, a pixel size.
 
     Parameters
     ----------
-    path : MRC file, TIFF file, folder, glob or table of TIFF files, or OME-Zarr store
+    path : MRC, DM, TIFF, HDF5 or MATLAB file, folder, glob or table of TIFF files, or OME-Zarr store
     angles : degrees in stack order, or a text file of them, or first and last of an even series; None: look for them
     mdoc : SerialEM's .mdoc; None: look beside the series
     pixel_size_nm, tilt_axis_deg : override what the files say
     y_up : the first row is the bottom of the image; None: as the format does it
+    alignment : made by another program; its angles and tilt axis come next after those given by hand
 
     Returns
     -------
@@ -69,7 +68,13 @@ def open_tilt_series(
     UserError : anything the user has to put right, all that was found missing or impossible in one message
     """
     source = find_tilt_series(
-        path, angles=angles, mdoc=mdoc, pixel_size_nm=pixel_size_nm, tilt_axis_deg=tilt_axis_deg, y_up=y_up
+        path,
+        angles=angles,
+        mdoc=mdoc,
+        pixel_size_nm=pixel_size_nm,
+        tilt_axis_deg=tilt_axis_deg,
+        y_up=y_up,
+        alignment=alignment,
     )
     problems = series_problems(source)
     if len(problems) == 1:
@@ -89,21 +94,26 @@ def find_tilt_series(
     pixel_size_nm: float | None = None,
     tilt_axis_deg: float | None = None,
     y_up: bool | None = None,
+    alignment: str | Path | None = None,
 ) -> TiltSeriesSource:
     """As :func:`open_tilt_series`, but what nothing states stays None, with the reason in `missing`.
 
     For looking at a file before its config is complete. Broken files and contradictions raise all the same.
     """
     path = Path(path)
-    source, table_angles = _open_images(path, y_up)
+    source, table_angles = open_images(path, y_up)
     by_hand = _ByHand(angles, pixel_size_nm, tilt_axis_deg)
-    beside = _Siblings.of(path)
+    beside = Siblings.of(source.path)
     described = _find_mdoc(source, beside, None if mdoc is None else Path(mdoc), by_hand)
     _settle_angles(source, beside, described, table_angles, by_hand)
     _settle_pixel_size(source, described, by_hand)
     _settle_axis(source, described, by_hand)
     if described is not None:
         source.notes += described.notes
+    if alignment is not None:
+        file = read_alignment(alignment, source.n_views)
+        by_hand_axis, by_hand_angles = tilt_axis_deg is not None, angles is not None
+        apply_alignment(source, file, angles_by_hand=by_hand_angles, axis_by_hand=by_hand_axis)
     return source
 
 
@@ -121,7 +131,7 @@ def series_problems(source: TiltSeriesSource) -> list[tuple[str, str]]:
         problems.append(
             (
                 "no tilt angles were found" + _reason(source, "tilt_deg") + ".",
-                f"Put {_stem(source.path)}.tlt beside it (one angle per line), or set ingest.tilt_deg.",
+                f"Put {stem_of(source.path)}.tlt beside it (one angle per line), or set ingest.tilt_deg.",
             )
         )
     else:
@@ -147,95 +157,7 @@ def _reason(source: TiltSeriesSource, name: str) -> str:
     return f": {source.missing[name]}" if name in source.missing else ""
 
 
-def _open_images(path: Path, y_up: bool | None) -> tuple[TiltSeriesSource, list[float] | None]:
-    suffix = path.suffix.lower()
-    if path.name in MARKERS and path.is_file():
-        return zarr.open_zarr(path.parent, y_up), None
-    if any(sign in path.name for sign in "*?[") and not path.exists():
-        return tiff.open_tiff_files(tiff_files(path.parent.glob(path.name)), path, y_up), None
-    if not path.exists():
-        raise UserError("no such file or folder.", where=path, do="Check inputs.tilt_series.")
-    if is_zarr(path):
-        return zarr.open_zarr(path, y_up), None
-    if path.is_dir():
-        return tiff.open_tiff_files(tiff_files(path.iterdir()), path, y_up), None
-    if suffix in tiff.TABLE_SUFFIXES:
-        files, angles = tiff.read_view_table(path)
-        source = tiff.open_tiff_files(files, path, y_up)
-        source.files.append(path)
-        return source, angles
-    if suffix in SUFFIXES:
-        return tiff.open_tiff(path, y_up), None
-    if suffix in mrc.SUFFIXES:
-        return mrc.open_mrc(path, y_up), None
-    return _open_by_content(path, y_up), None
-
-
-def _open_by_content(path: Path, y_up: bool | None) -> TiltSeriesSource:
-    """For an unknown suffix: what the first bytes say."""
-    suffix = path.suffix.lower()
-    if suffix in {".gz", ".bz2", ".xz", ".zip"}:
-        raise UserError("is compressed.", where=path, do="Unpack it first, so that single views can be read from it.")
-    if suffix in _NOT_IMAGES:
-        raise UserError("holds no images.", where=path, do="Name the image stack in inputs.tilt_series.")
-    try:
-        with path.open("rb") as file:
-            start = file.read(212)
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror}).", where=path, do="Check inputs.tilt_series.") from None
-    if start[208:211] == b"MAP":
-        return mrc.open_mrc(path, y_up)
-    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return tiff.open_tiff(path, y_up)
-    kind = f"{suffix} files are" if suffix in _READ_LATER else "this kind of file is"
-    raise UserError(
-        f"{kind} not read.",
-        where=path,
-        do="Convert it to MRC, TIFF or OME-Zarr; .mrc, .st, .ali, .rec, .tif and .zarr are read.",
-    )
-
-
-def _stem(path: Path) -> str:
-    for ending in _COMPOUND:
-        if path.name.lower().endswith(ending):
-            return path.name[: -len(ending)]
-    return path.name if path.is_dir() and path.suffix != ".zarr" else path.stem
-
-
-@dataclass(frozen=True)
-class _Siblings:
-    """Files that belong to a series by their name; None where there is none."""
-
-    tlt: Path | None
-    rawtlt: Path | None
-    mdoc: Path | None
-
-    @staticmethod
-    def of(path: Path) -> _Siblings:
-        path = path.parent if path.name in MARKERS else path
-        names = dict.fromkeys([_stem(path), path.stem])
-
-        def find(*candidates: str) -> Path | None:
-            return next((path.parent / c for c in candidates if (path.parent / c).is_file()), None)
-
-        inside = _Siblings._inside(path)
-        return _Siblings(
-            tlt=find(*(f"{name}.tlt" for name in names)) or inside.get(".tlt"),
-            rawtlt=find(*(f"{name}.rawtlt" for name in names)) or inside.get(".rawtlt"),
-            mdoc=find(f"{path.name}.mdoc", *(f"{name}.mdoc" for name in names)) or inside.get(".mdoc"),
-        )
-
-    @staticmethod
-    def _inside(path: Path) -> dict[str, Path]:
-        """In a folder of views: the only file of its kind there."""
-        folder = path if path.is_dir() and not is_zarr(path) else path.parent if "*" in path.name else None
-        if folder is None or not folder.is_dir():
-            return {}
-        found = {ending: list(folder.glob(f"*{ending}")) for ending in (".tlt", ".rawtlt", ".mdoc")}
-        return {ending: files[0] for ending, files in found.items() if len(files) == 1}
-
-
-def _find_mdoc(source: TiltSeriesSource, beside: _Siblings, named: Path | None, by_hand: _ByHand) -> Mdoc | None:
+def _find_mdoc(source: TiltSeriesSource, beside: Siblings, named: Path | None, by_hand: _ByHand) -> Mdoc | None:
     path = named or beside.mdoc
     if path is None:
         return None
@@ -271,7 +193,7 @@ def _find_mdoc(source: TiltSeriesSource, beside: _Siblings, named: Path | None, 
 
 def _settle_angles(
     source: TiltSeriesSource,
-    beside: _Siblings,
+    beside: Siblings,
     described: Mdoc | None,
     table_angles: list[float] | None,
     by_hand: _ByHand,

@@ -1,6 +1,8 @@
-"""Names of units of length in image metadata, in nanometres."""
+"""Names of units of length and of angle in image metadata, in nanometres and degrees."""
 
 from __future__ import annotations
+
+import math
 
 # UDUNITS-2 names (OME-Zarr), symbols (OME-XML), and what ImageJ writes.
 NANOMETRES: dict[str, float] = {
@@ -28,4 +30,14 @@ NANOMETRES: dict[str, float] = {
     "meter": 1e9,
     "metre": 1e9,
     "m": 1e9,
+}
+
+DEGREES: dict[str, float] = {
+    "degree": 1.0,
+    "degrees": 1.0,
+    "deg": 1.0,
+    "°": 1.0,
+    "radian": 180 / math.pi,
+    "radians": 180 / math.pi,
+    "rad": 180 / math.pi,
 }

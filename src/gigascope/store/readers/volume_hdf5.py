@@ -29,10 +29,10 @@ _IMAGE = "raw"
 _SIZE = "element_size_um"
 
 
-def hdf5_path(path: Path) -> tuple[Path, str] | None:
+def hdf5_path(path: Path, suffixes: tuple[str, ...] = SUFFIXES) -> tuple[Path, str] | None:
     """The file and the dataset in it that a path names, the dataset empty where it names the file alone."""
     for part in (path, *path.parents):
-        if part.suffix.lower() in SUFFIXES and not part.is_dir():
+        if part.suffix.lower() in suffixes and not part.is_dir():
             return part, "" if part == path else path.relative_to(part).as_posix()
     return None
 
@@ -50,19 +50,12 @@ def open_hdf5_volume(file: Path, name: str = "", axes: str | None = None, keys: 
     """
     import h5py
 
-    if not file.exists():
-        raise UserError("no such file or folder.", where=file, do=f"Check {keys.path}.")
-    try:
-        opened = h5py.File(file, "r")
-    except OSError as error:
-        what = f"is no HDF5 file, or it is damaged ({str(error).splitlines()[0]})."
-        raise UserError(what, where=file, do="Copy it again.") from None
-    with opened:
-        chosen = _choose(opened, name, file, keys)
+    with open_hdf5(file, keys.path) as opened:
+        chosen = choose_dataset(opened, name, file, keys.path)
         found = opened[chosen]
         size, stored = tuple(int(n) for n in found.shape), np.dtype(found.dtype)
         letters, notes = name_axes([*[UNKNOWN] * (len(size) - 2), "y", "x"], size, axes, file, keys)
-        voxel, origin = _voxel_size(found)
+        voxel, origin = voxel_size(found)
 
     def read(index: tuple[int | slice, ...]) -> np.ndarray:
         try:
@@ -87,22 +80,62 @@ def open_hdf5_volume(file: Path, name: str = "", axes: str | None = None, keys: 
     return source
 
 
-def _choose(opened: Any, name: str, file: Path, keys: Keys) -> str:
+def open_hdf5(file: Path, key: str) -> Any:
+    """An open `h5py.File`, for reading.
+
+    Parameters
+    ----------
+    key : of the config that names it
+
+    Raises
+    ------
+    UserError : no such file, or no HDF5
+    """
+    import h5py
+
+    if not file.exists():
+        raise UserError("no such file or folder.", where=file, do=f"Check {key}.")
+    try:
+        return h5py.File(file, "r")
+    except OSError as error:
+        what = f"is no HDF5 file, or it is damaged ({str(error).splitlines()[0]})."
+        raise UserError(what, where=file, do="Copy it again.") from None
+
+
+def choose_dataset(
+    opened: Any, name: str, file: Path, key: str, *, least: int = 2, preferred: tuple[str, ...] = (_IMAGE,)
+) -> str:
+    """Name of the dataset that is meant.
+
+    Parameters
+    ----------
+    name : as given; empty: the only one there is, or one of `preferred`
+    key : of the config that names it
+    least : axes that it must have
+
+    Raises
+    ------
+    UserError : no such dataset, or several
+    """
     import h5py
 
     there: list[str] = []
-    opened.visititems(lambda at, item: there.append(at) if isinstance(item, h5py.Dataset) and item.ndim > 1 else None)
+    opened.visititems(
+        lambda at, item: there.append(at) if isinstance(item, h5py.Dataset) and item.ndim >= least else None
+    )
     if name in there:
         return name
     listed = ", ".join(there) or "none"
     if name:
-        raise UserError(f"has no dataset {name}; it has: {listed}.", where=file, do=f"Correct {keys.path}.")
-    if len(there) == 1 or _IMAGE in there:
-        return there[0] if len(there) == 1 else _IMAGE
-    raise UserError(f"has the datasets: {listed}.", where=file, do=f"Name one in {keys.path}, as in {file.name}/raw.")
+        raise UserError(f"has no dataset {name}; it has: {listed}.", where=file, do=f"Correct {key}.")
+    known = [each for each in preferred if each in there]
+    if len(there) == 1 or known:
+        return there[0] if len(there) == 1 else known[0]
+    raise UserError(f"has the datasets: {listed}.", where=file, do=f"Name one in {key}, as in {file.name}/raw.")
 
 
-def _voxel_size(found: Any) -> tuple[VoxelSize, str]:
+def voxel_size(found: Any) -> tuple[VoxelSize, str]:
+    """Voxel size of a dataset in micrometres, (z, y, x), and where it is from, or why there is none."""
     sizes = [float(v) for v in np.atleast_1d(found.attrs.get(_SIZE, []))]
     if len(sizes) == 3 and all(math.isfinite(s) and s > 0 for s in sizes):
         return (sizes[0], sizes[1], sizes[2]), f"the attribute {_SIZE}"

@@ -12,11 +12,10 @@ import numpy as np
 
 from gigascope.errors import UserError
 from gigascope.store.readers.source import TiltSeriesSource, as_view
-from gigascope.store.readers.units import NANOMETRES
+from gigascope.store.readers.units import DEGREES, NANOMETRES
 from gigascope.store.readers.zarr_image import ZarrImage, open_image, read_part
 
 KEY = "inputs.tilt_series"
-_DEGREES = {"degree": 1.0, "degrees": 1.0, "deg": 1.0, "°": 1.0, "radian": 180 / np.pi, "rad": 180 / np.pi}
 
 
 def open_zarr(path: str | Path, y_up: bool | None = None) -> TiltSeriesSource:
@@ -95,7 +94,7 @@ def _take_scale(source: TiltSeriesSource, found: ZarrImage, kept: tuple[int, int
         source.missing["pixel_size_nm"] = f"the scale says {size[1]:.4g} x {size[0]:.4g} nm, and pixels must be square"
     else:
         source.pixel_size_nm, source.origin["pixel_size_nm"] = float(size[1]), "the OME-Zarr scale"
-    degrees = _DEGREES.get((units[kept[0]] or "").lower())
+    degrees = DEGREES.get((units[kept[0]] or "").lower())
     if degrees is not None:
         source.tilt_deg = (shift[kept[0]] + scale[kept[0]] * np.arange(source.n_views)) * degrees
         source.origin["tilt_deg"] = f"axis {axes[kept[0]]['name']!r} of the OME-Zarr"

@@ -2,7 +2,7 @@
 
 With r a point of the raw view and a the same point aligned, both relative to the centre, x right and y up:
 a = R(-phi) r - f and r = R(phi) a + T with T = R(phi) f. IMOD stores d = -f, AreTomo and the CryoET data portal T.
-R(a) = [[cos a, -sin a], [sin a, cos a]].
+R(a) = [[cos a, -sin a], [sin a, cos a]]. With a magnification m, a = m R(-phi) (r - T): d = -m f.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ class Alignment:
     tilt_axis_deg : (tilt,) float64
     tilt_deg : (tilt,) float64; NaN where the file does not say it
     excluded : (tilt,) bool
+    magnification : (tilt,) float64, size in the aligned view over that in the raw one; 1 where the file has none
     """
 
     shifts: NDArray[np.float64]
     tilt_axis_deg: NDArray[np.float64]
     tilt_deg: NDArray[np.float64]
     excluded: NDArray[np.bool_]
+    magnification: NDArray[np.float64]
 
     @staticmethod
     def of(
@@ -38,6 +40,7 @@ class Alignment:
         tilt_axis_deg: ArrayLike,
         tilt_deg: ArrayLike | None = None,
         excluded: ArrayLike | None = None,
+        magnification: ArrayLike | None = None,
     ) -> Alignment:
         """Check the arrays and fill in what is left out; `tilt_axis_deg` may be one number for all views.
 
@@ -52,12 +55,13 @@ class Alignment:
         axis = np.broadcast_to(np.asarray(tilt_axis_deg, dtype=np.float64), (n,)).copy()
         tilt = np.full(n, np.nan) if tilt_deg is None else np.asarray(tilt_deg, dtype=np.float64)
         out = np.zeros(n, dtype=bool) if excluded is None else np.asarray(excluded, dtype=bool)
-        for name, array in (("tilt_deg", tilt), ("excluded", out)):
+        size = np.ones(n) if magnification is None else np.asarray(magnification, dtype=np.float64)
+        for name, array in (("tilt_deg", tilt), ("excluded", out), ("magnification", size)):
             if array.shape != (n,):
                 raise ShapeError(f"{name} has the shape {array.shape}, expected ({n},)")
-        if not np.isfinite(f[~out]).all() or not np.isfinite(axis).all() or np.isinf(tilt).any():
+        if not np.isfinite(f[~out]).all() or not np.isfinite([axis, size]).all() or np.isinf(tilt).any():
             raise ShapeError("an alignment with values that are not finite cannot be written")
-        return Alignment(np.where(out[:, None], 0.0, f), axis, tilt, out)
+        return Alignment(np.where(out[:, None], 0.0, f), axis, tilt, out, size)
 
     @property
     def n_views(self) -> int:

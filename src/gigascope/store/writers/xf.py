@@ -13,14 +13,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from gigascope.errors import ShapeError, UserError
 from gigascope.store.readers.tilt_angles import read_text_lines, read_tilt_angles
-from gigascope.store.writers.alignment import Alignment, rotations
+from gigascope.store.writers.alignment import Alignment, aligned_shifts, rotations
 from gigascope.store.writers.whole_file import write_text
 
 _IDENTITY = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
 
 
 def write_xf(
-    path: str | Path, shifts: ArrayLike, tilt_axis_deg: ArrayLike, *, excluded: ArrayLike | None = None, bin: int = 1
+    path: str | Path,
+    shifts: ArrayLike,
+    tilt_axis_deg: ArrayLike,
+    *,
+    excluded: ArrayLike | None = None,
+    magnification: ArrayLike | None = None,
+    bin: int = 1,
 ) -> None:
     """Write one line per section of the raw stack; the identity for excluded ones.
 
@@ -29,6 +35,7 @@ def write_xf(
     shifts : (tilt, 2), f_s and f_y in pixels of the raw series
     tilt_axis_deg : phi, one number or (tilt,)
     excluded : (tilt,) bool
+    magnification : (tilt,), none: 1
     bin : for use on a stack binned by this: d is divided by it
 
     Raises
@@ -36,15 +43,18 @@ def write_xf(
     ShapeError : arrays that do not go together
     UserError : the disk is full or must not be written to
     """
-    alignment = Alignment.of(shifts, tilt_axis_deg, excluded=excluded)
+    alignment = Alignment.of(shifts, tilt_axis_deg, excluded=excluded, magnification=magnification)
     rows = np.concatenate([rotations(-alignment.tilt_axis_deg).reshape(-1, 4), -alignment.shifts / bin], axis=1)
+    rows *= alignment.magnification[:, None]
     rows[alignment.excluded] = _IDENTITY
     rounded = np.round(rows, 7) + 0.0  # the sum turns -0 into 0
     write_text(Path(path), "".join(" ".join(f"{value:11.7f}" for value in row) + "\n" for row in rounded))
 
 
 def read_xf(path: str | Path, *, bin: int = 1) -> Alignment:
-    """Read the rotation and shift of each section; magnification and stretch, if any, are left in neither.
+    """Read rotation, magnification and shift of each section; a stretch, if any, is left in none of them.
+
+    The shift is that of what the transform brings to the centre of the aligned view.
 
     Sections whose line is the identity, while the others are rotated, are taken as excluded.
 
@@ -64,7 +74,11 @@ def read_xf(path: str | Path, *, bin: int = 1) -> Alignment:
     excluded = identity & rotated.any()
     if excluded.any():
         axis[excluded] = np.median(axis[~excluded])
-    return Alignment.of(-rows[:, 4:] * bin, axis, excluded=excluded)
+    # r = M^-1 (a - d): the centre a = 0 comes from T = -M^-1 d, and f = R(-phi) T, which is -d for a pure rotation
+    matrices = rows[:, :4].reshape(-1, 2, 2)
+    centre = np.asarray(-np.linalg.solve(matrices, rows[:, 4:, None])[..., 0], dtype=np.float64)
+    size = np.sqrt(np.linalg.det(matrices))
+    return Alignment.of(aligned_shifts(centre, axis) * bin, axis, excluded=excluded, magnification=size)
 
 
 def read_xf_matrices(path: str | Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

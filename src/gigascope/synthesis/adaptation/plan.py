@@ -33,16 +33,16 @@ CROPS: dict[tuple[str, str], Shape] = {
     ("paper", "cyclegan2d"): (1, 256, 256),
 }
 # Python with torch, numba and zarr; with what trains.
-START_BYTES, TRAIN_START_BYTES = 500 * 2**20, 560 * 2**20
-# For each voxel of the crops that go through the networks at a time: what six passes of generators and two of
-# discriminators keep, and that for each channel of the first layer (8595 and 12583 bytes at widths 8 and 16, on crops
-# of 12 x 64 x 64); and a segmenter.
-STEP_BYTES, CHANNEL_BYTES, SEGMENTER_BYTES = 4600, 500, 1900
+START_BYTES, TRAIN_START_BYTES = 330 * 2**20, 560 * 2**20
+# For each voxel of the crops that go through the networks at a time and each channel of the first layer: what passes of
+# generators and discriminators keep, and those of identities (223, 216 and 230 bytes at widths 8, 16 and 32, with
+# identities 274 and 291 at 8 and 16, on crops of 16 x 64 x 64 and 24 x 96 x 96); and a segmenter.
+CHANNEL_BYTES, IDENTITY_BYTES, SEGMENTER_BYTES = 230, 60, 1600
 # Of each weight: itself, gradient, two means of Adam; a running mean of those of the generators.
 WEIGHT_BYTES = 20
-# For each voxel of what a network sees in inference: 242 and 247 bytes at widths 8 and 16, on 32 x 96 x 96; in wide
-# networks three layers at full resolution.
-WINDOW_BYTES, LAYERS_BYTES = 250, 12
+# For each voxel of what a network sees in inference and each channel of the first layer: layers at full resolution (18,
+# 22 and 17 bytes at widths 8, 16 and 32, on 32 x 210 x 210).
+LAYER_BYTES = 20
 # Of a voxel of a file: sums, values, blocks that are compared.
 FILE_BYTES = 12
 # While pieces of images are counted, for each thread.
@@ -214,8 +214,9 @@ def estimate_train(dataset: SynthesisDataset, header: Any) -> Estimate:
     crop, architecture, steps = crop_of(cfg, shape), architecture_of(cfg, voxel), steps_of(cfg, n)
     processes = processes_of(cfg, 1)
     at_once = min(cfg.micro_batch or batch_of(cfg), batch_of(cfg) // processes) * math.prod(crop)
-    label = objective_of(cfg).label > 0
-    step = at_once * (STEP_BYTES + CHANNEL_BYTES * architecture.width + (SEGMENTER_BYTES if label else 0))
+    objective = objective_of(cfg)
+    label, channel = objective.label > 0, CHANNEL_BYTES + (IDENTITY_BYTES if objective.identity > 0 else 0)
+    step = at_once * (channel * architecture.width + (SEGMENTER_BYTES if label else 0))
     pools = 2 * cfg.pool * math.prod(crop) * 2
     weights = WEIGHT_BYTES * weights_of(architecture)
     ahead = min(1e6 * cfg.prefetch_mb, 6 * batch_of(cfg) * math.prod(crop) * (20 if label else 8))
@@ -235,9 +236,7 @@ def estimate_infer(dataset: SynthesisDataset, header: Any) -> Estimate:
     windows = math.prod(max(1.0, s / (w * (1 - o))) for s, w, o in zip(shape, cfg.window, cfg.overlaps))
     architecture = architecture_of(dataset.train, voxel)
     network = dataset.train.arch != "identity"
-    work = (
-        window * max(WINDOW_BYTES, LAYERS_BYTES * architecture.width) + 4 * weights_of(architecture) if network else 0
-    )
+    work = window * LAYER_BYTES * architecture.width + 4 * weights_of(architecture) if network else 0
     memory = START_BYTES + work + FILE_BYTES * min(math.prod(plan.shards), math.prod(shape))
     voxels = sum(math.prod(level.shape) for level in levels)
     seconds = 20 + n * (windows * window * madds_of(architecture) / MADDS_PER_S if network else voxels * 1e-8)

@@ -11,8 +11,8 @@ from gigascope.synthesis.adaptation.plan import naive_of
 if TYPE_CHECKING:
     from gigascope.config.dataset import SynthesisDataset
 
-# Python with torch, SciPy and scikit-image; measured with `gigascope run` on two images of 60 x 187 x 174 voxels.
-START_BYTES = 560 * 2**20
+# Python with torch, SciPy and scikit-image: 385 MiB with next to nothing to evaluate.
+START_BYTES = 400 * 2**20
 # Of a voxel of a tile: image, regions, spectra and features in double precision; of one that is segmented: distances,
 # their order and labels; of one whose labels are kept until images are compared; of a cell of the coarse grid of a
 # spheroid: two distance transforms.
