@@ -167,7 +167,13 @@ def peer_shifts(python: Path, views: NDArray, tilt: F64) -> dict[str, tuple[F64,
         script = Path(__file__).with_name("alignment_peers.py")
         # that environment's own packages only
         clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        subprocess.run([python, script, series, result], check=True, stdout=subprocess.DEVNULL, env=clean)
+        subprocess.run(
+            [python, script, series, result],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=clean,
+        )
         with np.load(result) as found:
             methods = [name for name in found.files if not name.endswith(" seconds")]
             return {name: (found[name], float(found[f"{name} seconds"])) for name in methods}

@@ -204,7 +204,7 @@ class Reconstruct(Section):
         alias="lambda",
         description=(
             "weight of the total variation (data scaled to unit standard deviation): more is smoother, 0 is none; "
-            "none: 0.4 times noise times the root of the number of views, at least 0.1"
+            "none: 0.4 times noise times the root of the number of views, at least 0.1; the alignment takes at most 0.1"
         ),
     )
     method: Literal["tv", "wbp", "sirt", "cgls"] = Field(

@@ -120,7 +120,16 @@ def write_interchange(
     if tlt is not None:
         write_tlt(tlt, tilt_deg)
     if aln is not None:
-        write_aln(aln, shifts, tilt_deg, axis, raw_shape=series.shape[1:], thickness_px=thickness_px, excluded=excluded)
+        write_aln(
+            aln,
+            shifts,
+            tilt_deg,
+            axis,
+            raw_shape=series.shape[1:],
+            thickness_px=thickness_px,
+            excluded=excluded,
+            tilt_offset_deg=series.refined.tilt_offset_deg,
+        )
 
 
 def rows_as_columns(rows: Sequence[Any], names: Sequence[str]) -> dict[str, list[Any]]:
