@@ -31,6 +31,7 @@ def read_alignment(tomogram: StoreReader, series: Series) -> Alignment:
         overlap=np.asarray(table["overlap"])[order],
         flags=[str(flag) for flag in np.asarray(table["flag"])[order]],
         offsets=np.asarray(tomogram.table("offsets")["offset"])[order],
+        linear=np.stack([np.deg2rad(table["rotation_deg"]), np.asarray(table["magnification"]) - 1], axis=1)[order],
     )
 
 

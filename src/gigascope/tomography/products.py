@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gigascope.store.layers import LayerWriter
 from gigascope.tomography.alignment import Alignment
+from gigascope.tomography.geometry import aligned_shifts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +72,8 @@ def joint_columns(series: Series, alignment: Alignment) -> tuple[dict[str, Any],
     return shift_columns(
         series,
         alignment,
+        rotation_deg=alignment.rotation_deg,
+        magnification=alignment.magnification,
         sigma_s_px=alignment.sigma[:, 0],
         sigma_y_px=alignment.sigma[:, 1],
         residual=alignment.residual,
@@ -112,11 +115,14 @@ def write_interchange(
     from gigascope.store.writers.aln import write_aln
     from gigascope.store.writers.xf import write_tlt, write_xf
 
-    shifts = series.in_file_order(alignment.shifts)
+    turned, magnification = alignment.rotation_deg, series.in_file_order(alignment.magnification)
+    # a = 1/m R(-phi - a_i) r - 1/m R(-a_i) f: formats have one axis angle per view, and a shift behind that rotation
+    shifts = np.stack([aligned_shifts(f, np.deg2rad(a)) for f, a in zip(alignment.shifts, turned, strict=True)])
+    shifts = series.in_file_order(shifts)
     tilt_deg = np.rad2deg(series.in_file_order(series.tilt))
-    axis = float(np.rad2deg(series.tilt_axis))
+    axis = np.rad2deg(series.tilt_axis) + series.in_file_order(turned)
     excluded = series.in_file_order(np.array([flag != "" for flag in alignment.flags]))
-    write_xf(xf, shifts, axis, excluded=excluded)
+    write_xf(xf, shifts, axis, excluded=excluded, magnification=magnification)
     if tlt is not None:
         write_tlt(tlt, tilt_deg)
     if aln is not None:

@@ -68,6 +68,11 @@ class Refinement:
     thickness_nm: float | None = None
     thickness_sigma_nm: float | None = None
 
+    @property
+    def volume_nm(self) -> float | None:
+        """Thickness that holds the specimen: what was measured and its uncertainty."""
+        return None if self.thickness_nm is None else self.thickness_nm + (self.thickness_sigma_nm or 0.0)
+
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Refinement:
         """From the attributes of a store that the prealignment, or a stage after it, has written."""
@@ -165,6 +170,7 @@ class Series:
         bin: int = 1,
         largest_bin: int = 1,
         shifts: ArrayLike | None = None,
+        linear: ArrayLike | None = None,
         spline: int = 1,
         progress: Callable[[float], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -178,6 +184,7 @@ class Series:
             bin=bin,
             largest_bin=largest_bin,
             shifts=shifts,
+            linear=linear,
             order=[int(i) for i in self.order],
             valid=self._store.side("mask"),
             spline=spline,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +66,7 @@ class Tomography:
 
     def remarks(self) -> list[str]:
         """What was guessed before anything ran."""
-        measured = measured_thickness(self.series)
+        measured = self.series.refined.volume_nm
         if self.cfg.thickness_nm is None and measured and measured > self.layout.thickness_nm:
             return [
                 f"The specimen seems to be {measured:.3g} nm thick, more than the {self.layout.thickness_nm:.3g} nm "
@@ -115,6 +114,7 @@ class Tomography:
                 prior_px=align.prior_px,
                 tol=align.tol,
                 positivity=self.cfg.positivity,
+                dof=align.dof,
             ),
             operator=operator_of(self.cfg),
         )
@@ -206,7 +206,11 @@ class Tomography:
         if self.cfg.bin == 1:
             return self._data[0]
         return self.series.prepared(
-            device=self.device, largest_bin=self.layout.largest_bin, shifts=self.alignment.shifts, spline=3
+            device=self.device,
+            largest_bin=self.layout.largest_bin,
+            shifts=self.alignment.shifts,
+            linear=self.alignment.linear,
+            spline=3,
         )[0]
 
     # what is said about it
@@ -245,7 +249,7 @@ class Tomography:
             "align_bins": list(self.layout.bins),
             "thickness_nm": self.layout.thickness_nm,
             "thickness_guessed": self.layout.guessed,
-            "refined": asdict(self.series.refined),
+            "refined": dataclasses.asdict(self.series.refined),
             "lambda": self.regularization,
             "lambda_from_noise": self.cfg.regularization is None,
             "method": self.cfg.method,
@@ -288,14 +292,8 @@ def layout_of(series: Series, cfg: Reconstruct, further_bin: int = 1) -> Layout:
         extent=series.extent,
         cfg=cfg,
         further_bin=further_bin,
-        measured_nm=measured_thickness(series),
+        measured_nm=series.refined.volume_nm,
     )
-
-
-def measured_thickness(series: Series) -> float | None:
-    """Thickness of the volume by what the prealignment measured: the specimen's and its uncertainty, nanometres."""
-    found = series.refined
-    return None if found.thickness_nm is None else found.thickness_nm + (found.thickness_sigma_nm or 0.0)
 
 
 def regularization(series: Series, cfg: Reconstruct, n_views: int, bin: int) -> float:
@@ -327,7 +325,12 @@ def aligned_data(
 ) -> tuple[Tensor, Tensor]:
     """Aligned views and their weights at a bin, (tilt, s, y) float32; flagged views have no weight."""
     views, valid = series.prepared(
-        device=device, bin=bin, largest_bin=layout.largest_bin, shifts=alignment.shifts, spline=3
+        device=device,
+        bin=bin,
+        largest_bin=layout.largest_bin,
+        shifts=alignment.shifts,
+        linear=alignment.linear,
+        spline=3,
     )
     angles = torch.as_tensor(series.tilt, dtype=torch.float64, device=device)
     full = masks.full_rays(angles, views.shape[1], layout.shape(bin)[:2], layout.hz, layout.extent)

@@ -20,7 +20,13 @@ _IDENTITY = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
 
 
 def write_xf(
-    path: str | Path, shifts: ArrayLike, tilt_axis_deg: ArrayLike, *, excluded: ArrayLike | None = None, bin: int = 1
+    path: str | Path,
+    shifts: ArrayLike,
+    tilt_axis_deg: ArrayLike,
+    *,
+    excluded: ArrayLike | None = None,
+    bin: int = 1,
+    magnification: ArrayLike = 1.0,
 ) -> None:
     """Write one line per section of the raw stack; the identity for excluded ones.
 
@@ -30,6 +36,7 @@ def write_xf(
     tilt_axis_deg : phi, one number or (tilt,)
     excluded : (tilt,) bool
     bin : for use on a stack binned by this: d is divided by it
+    magnification : of each view's content, one number or (tilt,); what is written undoes it
 
     Raises
     ------
@@ -38,6 +45,7 @@ def write_xf(
     """
     alignment = Alignment.of(shifts, tilt_axis_deg, excluded=excluded)
     rows = np.concatenate([rotations(-alignment.tilt_axis_deg).reshape(-1, 4), -alignment.shifts / bin], axis=1)
+    rows /= np.broadcast_to(np.asarray(magnification, dtype=np.float64), len(rows))[:, None]
     rows[alignment.excluded] = _IDENTITY
     rounded = np.round(rows, 7) + 0.0  # the sum turns -0 into 0
     write_text(Path(path), "".join(" ".join(f"{value:11.7f}" for value in row) + "\n" for row in rounded))
