@@ -96,3 +96,18 @@ def aligned(prepared: Callable[..., PreparedSeries]) -> Callable[..., Alignment]
         return prepared(kind, seed, snr).solver().run()
 
     return solve
+
+
+@pytest.fixture(scope="session")
+def prepare_turned() -> Callable[[str, float], tuple]:
+    """kind, tilt axis in degrees -> series of seed 0 at SNR 1, views and masks in its axis' frame, and its start."""
+
+    def make(kind: str, axis_deg: float) -> tuple:
+        axis = float(np.deg2rad(axis_deg))
+        sim = simulate(PHANTOMS[kind](0), seed=0, tilt_axis=axis)
+        raw = np.ascontiguousarray(sim.views.swapaxes(1, 2))
+        model = estimate_signal(raw, sim.tilt, SignalSettings(), tilt_axis=axis)
+        views, valid = prepared_views(raw, model, tilt_axis=axis, largest_bin=LARGEST_BIN, spline=3)
+        return sim, views, valid, prealign(views, valid, sim.tilt, model.extent, good=model.good).shifts
+
+    return make

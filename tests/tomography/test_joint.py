@@ -259,3 +259,60 @@ def test_shapes_that_do_not_go_together_are_refused(small):
         JointSolver(small.views, small.valid, small.sim.tilt[1:], small.start, n_z=64, extent="section")
     with pytest.raises(ShapeError, match="multiple of the bin"):
         JointSolver(small.views, small.valid, small.sim.tilt, small.start, n_z=63, extent="section")
+
+
+# --- what the specification promises of the model -----------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_level_ends_when_the_updates_stand_still(prepared):
+    series, tol = prepared("object", 0), 0.02
+    rows = [row for row in series.solver(bins=(4,), outer=20, tol=tol).updates() if row.event == ""]
+    assert 3 < len(rows) < 20
+    assert rows[-1].rms_step < tol * 4
+    assert all(row.rms_step >= tol * 4 for row in rows[:-1])
+
+
+def test_constants_of_views_mean_nothing_to_a_section_and_mass_means_something_to_an_object(small, rng):
+    """One unknown constant per view is eliminated for a section; an isolated object keeps its mass."""
+    offsets = torch.from_numpy(rng.normal(size=25).astype(np.float32))[:, None, None]
+    moved = {}
+    for extent in ("section", "object"):
+        found = [
+            JointSolver(
+                views,
+                small.valid,
+                small.sim.tilt,
+                small.start,
+                n_z=64,
+                extent=extent,
+                parameters=AlignParameters(bins=(4,), outer=4),
+            )
+            .run()
+            .shifts
+            for views in (small.views, small.views + offsets)
+        ]
+        moved[extent] = rms_error(found[1], found[0], small.sim.tilt)
+    print(f"constants move a section by {moved['section']:.4f} px, an object by {moved['object']:.4f} px")
+    # volumes start from least squares with the constants taken out, to the rounding of float32
+    assert moved["section"] < 0.02
+    assert moved["object"] > 10 * moved["section"]
+
+
+def test_stronger_prior_keeps_shifts_nearer_to_their_start(small):
+    far = [
+        np.linalg.norm(small.solver(bins=(4,), outer=4, prior_px=prior).run().shifts - small.start, axis=1).max()
+        for prior in (0.01, 3.0)
+    ]
+    assert far[0] < 0.1 * far[1]
+
+
+@pytest.mark.slow
+def test_cropped_volume_and_turned_axis_keep_the_accuracy(prepare_turned):
+    """A section reconstructed only as wide as the views, and an axis 85.3 degrees from the image's vertical."""
+    for extent, axis_deg in (("crop", 0.0), ("section", 85.3)):
+        sim, views, valid, start = prepare_turned("section", axis_deg)
+        solver = JointSolver(views, valid, sim.tilt, start, n_z=64, extent=extent)
+        rms = rms_error(solver.run().shifts, sim.shifts_true, sim.tilt)
+        print(f"{extent}, axis at {axis_deg} degrees: {rms:.3f} px")
+        assert rms <= 1.5 * AT_SNR_1["section"]

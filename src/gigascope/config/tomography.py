@@ -166,6 +166,10 @@ class Align(Section):
         "corrected",
         description="`published`: the iteration of the paper with its defects, for comparison only (no uncertainty)",
     )
+    dof: tuple[Literal["shift", "rotation", "magnification"], ...] = Field(
+        ("shift",),
+        description="what is solved for each view; besides the shift: in-plane `rotation`, `magnification`",
+    )
     groups: int = Field(
         4, ge=1, le=8, description="groups of views; a view is compared with the other groups' volume only"
     )
@@ -185,6 +189,14 @@ class Align(Section):
     tol: PositiveFloat = Field(
         0.003, description="a level ends when the updates fall below this (RMS, pixels of the level)"
     )
+
+    @model_validator(mode="after")
+    def _dof(self) -> Align:
+        if "shift" not in self.dof:
+            raise ValueError(f"dof {list(self.dof)} must hold shift, such as [shift, rotation].")
+        if self.mode == "published" and self.dof != ("shift",):
+            raise ValueError("mode published solves shifts only: leave dof out.")
+        return self
 
     @model_validator(mode="after")
     def _bins(self) -> Align:
@@ -214,7 +226,7 @@ class Reconstruct(Section):
         alias="lambda",
         description=(
             "weight of the total variation (data scaled to unit standard deviation): more is smoother, 0 is none; "
-            "none: 0.4 times noise times the root of the number of views, at least 0.1"
+            "none: 0.4 times noise times the root of the number of views, at least 0.1; the alignment takes at most 0.1"
         ),
     )
     method: Literal["tv", "wbp", "sirt", "cgls"] = Field(

@@ -341,6 +341,11 @@ _METHODS = {
 
 def _solver_rows(final: Mapping[str, Any], config: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     rows: list[tuple[str, object, str]] = []
+    solved = [str(name) for name in _mapping(config.get("align")).get("dof") or ["shift"]]
+    if len(solved) > 1:
+        rows.append(
+            ("Solved for every view", ", ".join(solved), "reconstruct.align.dof; the table of shifts lists them")
+        )
     bins = final.get("align_bins")
     if bins and _mapping(config.get("align")).get("enabled", True):
         why = "coarse to fine; chosen from the size unless reconstruct.align.bins is set"

@@ -28,6 +28,7 @@ class AlignParameters:
     tol : a level ends below this RMS step, pixels of the level
     positivity : keep the volume at or above 0
     order : interpolation of the views, 1 or 3
+    dof : what is solved per view: "shift", and "rotation" and "magnification" on request
     """
 
     lam: float = 0.1
@@ -42,6 +43,7 @@ class AlignParameters:
     tol: float = 0.003
     positivity: bool = False
     order: int = 3
+    dof: tuple[str, ...] = ("shift",)
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Alignment:
     overlap : (tilt,) unmasked area relative to the start
     flags : (tilt,) reasons joined by "+", "" for good views
     offsets : (tilt,) constants o_i in units of the data
+    linear : (tilt, 2) rotation in radians and magnification less 1 of each view's content; none: 0
     """
 
     shifts: F64
@@ -92,6 +95,22 @@ class Alignment:
     overlap: F64
     flags: list[str]
     offsets: F64
+    linear: F64 | None = None
+
+    @property
+    def turns(self) -> F64:
+        """(tilt, 2) rotation and magnification less 1, 0 where none was asked for."""
+        return np.zeros((len(self.shifts), 2)) if self.linear is None else self.linear
+
+    @property
+    def rotation_deg(self) -> F64:
+        """(tilt,) in-plane rotation of each view's content, degrees."""
+        return np.rad2deg(self.turns[:, 0])
+
+    @property
+    def magnification(self) -> F64:
+        """(tilt,) of each view's content."""
+        return 1 + self.turns[:, 1]
 
     @property
     def n_flagged(self) -> int:
@@ -112,6 +131,7 @@ class SolveState:
     beta, step : momentum and factor on the step in use
     best, best_rho, last_rho, rises : memory of the fallback
     area : (tilt,) unmasked area at the start, in raw pixels, NaN before the first level
+    linear : (tilt, 2) rotations and magnifications less 1
     """
 
     shifts: F64
@@ -123,6 +143,7 @@ class SolveState:
     overlap: F64
     area: F64
     offsets: F64
+    linear: F64
     beta: float
     level: int = 0
     update: int = 0
@@ -166,6 +187,7 @@ class SolveState:
             overlap=np.ones(n),
             area=np.full(n, np.nan),
             offsets=np.zeros(n),
+            linear=np.zeros((n, 2)),
             beta=beta,
         )
 

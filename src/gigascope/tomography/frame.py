@@ -18,6 +18,7 @@ def rotate_view(
     bin: int,
     *,
     shift: ArrayLike = (0.0, 0.0),
+    linear: ArrayLike = (0.0, 0.0),
     spline: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """One prepared view (y, x) in the rotated, shifted and binned frame.
@@ -29,13 +30,14 @@ def rotate_view(
     tilt_axis : phi, radians
     shape : (n_s, n_y) after binning
     shift : (f_s, f_y), raw pixels
+    linear : rotation of the content in radians, and its magnification less 1
 
     Returns
     -------
     (s, y) float32, 0 outside the raw image; (s, y) uint8
     """
     fine = (shape[0] * bin, shape[1] * bin)
-    matrix = raw_from_aligned(shift, tilt_axis, (view.shape[0], view.shape[1]), fine)
+    matrix = raw_from_aligned(shift, tilt_axis, (view.shape[0], view.shape[1]), fine, linear)
     source = warp.spline_coefficients(view[None]) if spline == 3 else view[None]
     out, valid = warp.resample(
         source, torch.from_numpy(matrix).to(view.device), shape, spline, bin, usable[None].to(torch.uint8)

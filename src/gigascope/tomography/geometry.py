@@ -38,7 +38,20 @@ def frame_shape(raw_shape: tuple[int, int], tilt_axis: float, largest_bin: int =
     return n_s // largest_bin * largest_bin, n_y // largest_bin * largest_bin
 
 
-def raw_from_aligned(shifts: ArrayLike, tilt_axis: float, raw_shape: tuple[int, int], frame: tuple[int, int]) -> F64:
+def linear_maps(linear: ArrayLike) -> F64:
+    """m R(a) on (s, y) for each row (a, m - 1) of rotation in radians and magnification less 1; (n, 2, 2)."""
+    angle, further = np.asarray(linear, dtype=np.float64).reshape(-1, 2).T
+    c, s = np.cos(angle), np.sin(angle)
+    return (1 + further)[:, None, None] * np.stack([np.stack([c, -s], axis=1), np.stack([s, c], axis=1)], axis=1)
+
+
+def raw_from_aligned(
+    shifts: ArrayLike,
+    tilt_axis: float,
+    raw_shape: tuple[int, int],
+    frame: tuple[int, int],
+    linear: ArrayLike | None = None,
+) -> F64:
     """Index matrices from the aligned frame into raw images, for one resampling of rotation and shift together.
 
     Parameters
@@ -47,6 +60,7 @@ def raw_from_aligned(shifts: ArrayLike, tilt_axis: float, raw_shape: tuple[int, 
     tilt_axis : phi, radians
     raw_shape : (height, width) of the raw images, rows y up
     frame : (n_s, n_y) of the aligned frame at the raw pixel size
+    linear : (tilt, 2) rotation (radians) and magnification less 1 of each view's content; none: 0
 
     Returns
     -------
@@ -57,8 +71,9 @@ def raw_from_aligned(shifts: ArrayLike, tilt_axis: float, raw_shape: tuple[int, 
     centre_raw = (np.asarray(raw_shape, dtype=np.float64) - 1) / 2
     centre = (np.asarray(frame, dtype=np.float64) - 1) / 2
     matrices = np.empty((len(shifts), 2, 3))
-    matrices[:, :, :2] = turn
-    matrices[:, :, 2] = (shifts - centre) @ turn.T + centre_raw
+    maps = linear_maps(np.zeros_like(shifts) if linear is None else linear)
+    matrices[:, :, :2] = turn @ maps
+    matrices[:, :, 2] = (shifts - maps @ centre) @ turn.T + centre_raw
     return matrices
 
 

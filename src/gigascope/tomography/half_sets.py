@@ -47,6 +47,7 @@ def read_alignment(tomogram: StoreReader, series: Series) -> Alignment:
         overlap=np.asarray(table["overlap"])[order],
         flags=[str(flag) for flag in np.asarray(table["flag"])[order]],
         offsets=np.asarray(tomogram.table("offsets")["offset"])[order],
+        linear=np.stack([np.deg2rad(table["rotation_deg"]), np.asarray(table["magnification"]) - 1], axis=1)[order],
     )
 
 
@@ -94,6 +95,7 @@ class HalfSets:
                     bin=self.bin,
                     largest_bin=self.layout.largest_bin,
                     shift=self.alignment.shifts[k],
+                    linear=self.alignment.turns[k],
                     spline=3,
                 )
                 rows.put(half, n, view, mask)

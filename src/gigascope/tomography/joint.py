@@ -138,6 +138,7 @@ class JointSolver:
             overlap=self._scattered(state.overlap, np.zeros(n)),
             flags=flags,
             offsets=self._scattered(state.offsets, np.zeros(n)),
+            linear=self._scattered(state.linear, np.zeros((n, 2))),
         )
 
     def volume(self) -> tuple[Tensor, int]:
@@ -156,7 +157,7 @@ class JointSolver:
         self._level = None
         if saved["volumes"] is not None:
             self._level = self._make_level(min(self._state.level, len(self.bins) - 1))
-            self._level.set_shifts(self._state.shifts, self._state.in_volume)
+            self._level.set_shifts(self._state.shifts, self._state.in_volume, self._state.linear)
             self._level.load_state_dict(saved["volumes"])
 
     def _scattered(self, values: F64, everywhere: F64) -> F64:
@@ -186,7 +187,7 @@ class JointSolver:
     def _begin_level(self) -> None:
         state, coarser = self._state, self._level
         level = self._level = self._make_level(state.level)
-        area = level.set_shifts(state.shifts, state.in_volume)
+        area = level.set_shifts(state.shifts, state.in_volume, state.linear)
         state.area = np.where(np.isnan(state.area), area, state.area)
         if coarser is not None:
             level.problem.u.copy_(upsample_volume(coarser.problem.u, coarser.factor // level.factor))
@@ -210,6 +211,9 @@ class JointSolver:
             event = "back"
         else:
             self._step(equations)
+            if measured.linear is not None and event == "":
+                dof, use = self.parameters.dof, state.in_volume
+                state.linear = state.linear + measured.linear.step(state.linear, self._tilt, dof, use)
         overlap = self._apply(before)
         row = self._row(measured, rho, state.shifts - before, overlap, event)
         self._advance(event, row.rms_step)
@@ -237,11 +241,11 @@ class JointSolver:
         """Resample the views under the new shifts, refusing steps that lose half of a view; (tilt,) relative area."""
         state, level = self._state, self._present_level()
         start = np.maximum(state.area, 1.0)
-        overlap = level.set_shifts(state.shifts, state.in_volume) / start
+        overlap = level.set_shifts(state.shifts, state.in_volume, state.linear) / start
         refused = overlap < guards.MIN_OVERLAP
         if refused.any():
             state.shifts[refused], state.previous[refused] = before[refused], 0.0
-            overlap = level.set_shifts(state.shifts, state.in_volume) / start
+            overlap = level.set_shifts(state.shifts, state.in_volume, state.linear) / start
         state.overlap = overlap
         return overlap
 
@@ -283,7 +287,7 @@ class JointSolver:
         flags = [old or new for old, new in zip(state.flags, fresh, strict=True)]
         if flags != state.flags:
             state.flags = flags
-            self._present_level().set_shifts(state.shifts, state.in_volume)
+            self._present_level().set_shifts(state.shifts, state.in_volume, state.linear)
 
     def _begin_retry(self) -> None:
         """Start flagged views anew beside their neighbours; without any the level is done."""

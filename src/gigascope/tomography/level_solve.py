@@ -17,6 +17,7 @@ from gigascope.kernels import projector, warp
 from gigascope.tomography import masks
 from gigascope.tomography.alignment import AlignParameters
 from gigascope.tomography.levels import BinnedViews, LevelViews
+from gigascope.tomography.linear_update import COLUMNS, LinearEquations, linear_equations
 from gigascope.tomography.primal_dual import PrimalDual
 from gigascope.tomography.residual import Residual, group_order, interleaved, residual_sums
 
@@ -38,11 +39,13 @@ class Measurement:
     sums : (tilt, 10) float64, see `kernels.warp.shift_sums`
     residual : leave-group-out residual per view
     objective : summed over groups
+    linear : normal equations of rotation and magnification, where they are asked for
     """
 
     sums: F64
     residual: Residual
     objective: float
+    linear: LinearEquations | None = None
 
 
 class LevelSolve:
@@ -95,17 +98,19 @@ class LevelSolve:
         )
         self._full = masks.full_rays(angles, self._data.shape[0], (n_z, n_x), hz, extent).to(views.dtype)
         self._precision = 1 / noise[self._order]
-        self._smooth = parameters.smooth
+        self._smooth, self._dof = parameters.smooth, parameters.dof
 
-    def set_shifts(self, shifts: F64, good: NDArray[np.bool_]) -> F64:
-        """Resample the views under shifts (tilt, 2) in raw pixels; flagged views get no weight in the volume.
+    def set_shifts(self, shifts: F64, good: NDArray[np.bool_], linear: F64 | None = None) -> F64:
+        """Resample the views under shifts (tilt, 2) in raw pixels, and under rotations and magnifications.
+
+        Flagged views get no weight in the volume.
 
         Returns
         -------
         (tilt,) unmasked area of each view in raw pixels
         """
         moved = torch.from_numpy(shifts[self._order] / self.factor).to(self._device)
-        data, self._blurred, valid = self._data.at(moved)
+        data, self._blurred, valid = self._data.at(moved, None if linear is None else linear[self._order])
         self._mask = valid * self._full[:, :, None]
         in_volume = torch.from_numpy(self._precision * good[self._order])
         self.problem.set_data(data, self._mask * in_volume.to(data)[:, None, None])
@@ -121,7 +126,13 @@ class LevelSolve:
         sums = warp.shift_sums(blurred, self._blurred, self._mask)
         objective = self.problem.objective().expand(len(sums), 1)
         table = self._sorted(torch.cat([sums, fit, objective], dim=1).cpu().numpy())
-        return Measurement(table[:, :10], Residual(table[:, 10], table[:, 11]), float(table[0, 12]))
+        linear = self._linear(blurred) if set(COLUMNS) & set(self._dof) else None
+        return Measurement(table[:, :10], Residual(table[:, 10], table[:, 11]), float(table[0, 12]), linear)
+
+    def _linear(self, blurred: Tensor) -> LinearEquations:
+        """Normal equations of rotation and magnification, from the blurred model, in the order of the views."""
+        found = linear_equations(blurred, self._blurred, self._mask, centre=self.problem.constants, smooth=self._smooth)
+        return LinearEquations(*(self._sorted(rows) for rows in (found.hessian, found.gradient, found.variance)))
 
     def offsets(self) -> F64:
         """(tilt,) constants o_i in units of the data."""

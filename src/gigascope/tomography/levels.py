@@ -6,12 +6,13 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from gigascope.kernels import warp
-from gigascope.tomography.geometry import level_shape
+from gigascope.tomography.geometry import level_shape, linear_maps
 from gigascope.tomography.masks import weighted_mean
 
 
@@ -124,8 +125,22 @@ class LevelViews:
         self.blurred = warp.spline_coefficients(blurred) if order == 3 else blurred
         self.shape = tuple(binned.shape[1:])
 
-    def at(self, shifts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Views, blurred views and their validity (float32 0/1) under shifts (tilt, 2) in level pixels."""
+    def at(self, shifts: Tensor, linear: ArrayLike | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Views, blurred views and their validity (float32 0/1) under shifts (tilt, 2) in level pixels.
+
+        `linear` : (tilt, 2) rotations and magnifications less 1, none: 0.
+        """
+        if linear is not None and np.any(linear):
+            matrices = self._matrices(shifts, linear)
+            shape = (self.shape[0], self.shape[1])
+            data, valid = warp.resample(self.views, matrices, shape, self.order, 1, self.mask)
+            return data, warp.resample(self.blurred, matrices, shape, self.order)[0], valid
         data, valid = warp.translate(self.views, shifts, self.order, self.mask)
         blurred, _ = warp.translate(self.blurred, shifts, self.order, None)
         return data, blurred, valid
+
+    def _matrices(self, shifts: Tensor, linear: ArrayLike) -> Tensor:
+        """(tilt, 2, 3) index maps of shifts, rotations and magnifications about the centre."""
+        centre = torch.tensor([(n - 1) / 2 for n in self.shape], dtype=torch.float64, device=shifts.device)
+        maps = torch.from_numpy(linear_maps(linear)).to(shifts.device)
+        return torch.cat([maps, (centre - maps @ centre + shifts)[:, :, None]], dim=2)

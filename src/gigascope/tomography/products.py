@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gigascope.store.layers import LayerWriter
 from gigascope.tomography.alignment import Alignment
-from gigascope.tomography.geometry import frame_shape
+from gigascope.tomography.geometry import aligned_shifts, frame_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,8 @@ def joint_columns(series: Series, alignment: Alignment) -> tuple[dict[str, Any],
     return shift_columns(
         series,
         alignment,
+        rotation_deg=alignment.rotation_deg,
+        magnification=alignment.magnification,
         sigma_s_px=alignment.sigma[:, 0],
         sigma_y_px=alignment.sigma[:, 1],
         residual=alignment.residual,
@@ -90,7 +92,10 @@ def write_xf_file(series: Series, alignment: Alignment, path: Path) -> None:
     """Shifts as IMOD's .xf, in file order; flagged and excluded views are the identity."""
     from gigascope.store.writers.xf import write_xf
 
-    write_xf(path, series.in_file_order(alignment.shifts), _axis_deg(series), excluded=_left_out(series, alignment))
+    shifts, axis = _as_formats_have_it(series, alignment)
+    # the matrix undoes the magnification of the content
+    undone = 1 / series.in_file_order(alignment.magnification)
+    write_xf(path, shifts, axis, excluded=_left_out(series, alignment), magnification=undone)
 
 
 def write_interchange(
@@ -108,7 +113,8 @@ def write_interchange(
     from gigascope.store.writers.portal import write_portal_json
     from gigascope.store.writers.xf import write_tlt
 
-    shifts, axis = series.in_file_order(alignment.shifts), _axis_deg(series)
+    shifts, axis = _as_formats_have_it(series, alignment)
+    offset = series.refined.tilt_offset_deg
     tilt_deg = np.rad2deg(series.in_file_order(series.tilt))
     excluded = _left_out(series, alignment)
     # in pixels of the views, whatever the planes are apart
@@ -116,10 +122,20 @@ def write_interchange(
     write_xf_file(series, alignment, files["xf"])
     write_tlt(files["tlt"], tilt_deg)
     write_aln(
-        files["aln"], shifts, tilt_deg, axis, raw_shape=series.shape[1:], thickness_px=thickness, excluded=excluded
+        files["aln"],
+        shifts,
+        tilt_deg,
+        axis,
+        raw_shape=series.shape[1:],
+        thickness_px=thickness,
+        excluded=excluded,
+        tilt_offset_deg=offset,
     )
     z, y, x = (round(10 * series.pixel_nm * n, 4) for n in (thickness, layout.frame[1], layout.width))
-    write_portal_json(files["json"], shifts, tilt_deg, axis, volume_angstrom=(z, y, x), excluded=excluded)
+    size = (z, y, x)
+    write_portal_json(
+        files["json"], shifts, tilt_deg, axis, volume_angstrom=size, excluded=excluded, tilt_offset_deg=offset
+    )
     _write_imod_commands(series, layout, bin, thickness, excluded, files)
 
 
@@ -156,8 +172,14 @@ def _write_imod_commands(
     )
 
 
-def _axis_deg(series: Series) -> float:
-    return float(np.rad2deg(series.tilt_axis))
+def _as_formats_have_it(series: Series, alignment: Alignment) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shifts (tilt, 2) and angle of the tilt axis (tilt,), degrees, in file order.
+
+    a = 1/m R(-phi - a_i) r - 1/m R(-a_i) f: formats have one axis angle per view, and a shift behind that rotation.
+    """
+    turned = alignment.turns[:, 0]
+    shifts = np.stack([aligned_shifts(f, a) for f, a in zip(alignment.shifts, turned, strict=True)])
+    return series.in_file_order(shifts), np.rad2deg(series.tilt_axis + series.in_file_order(turned))
 
 
 def _left_out(series: Series, alignment: Alignment) -> NDArray[np.bool_]:

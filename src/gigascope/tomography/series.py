@@ -72,6 +72,11 @@ class Refinement:
     thickness_nm: float | None = None
     thickness_sigma_nm: float | None = None
 
+    @property
+    def volume_nm(self) -> float | None:
+        """Thickness that holds the specimen: what was measured and its uncertainty."""
+        return None if self.thickness_nm is None else self.thickness_nm + (self.thickness_sigma_nm or 0.0)
+
     @classmethod
     def of(cls, attrs: Mapping[str, Any]) -> Refinement:
         """From the attributes of a store that the prealignment, or a stage after it, has written."""
@@ -181,6 +186,7 @@ class Series:
         bin: int = 1,
         largest_bin: int = 1,
         shifts: ArrayLike | None = None,
+        linear: ArrayLike | None = None,
         spline: int = 1,
         progress: Callable[[float], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -194,6 +200,7 @@ class Series:
             bin=bin,
             largest_bin=largest_bin,
             shifts=shifts,
+            linear=linear,
             order=[int(i) for i in self.order],
             valid=self._store.side("mask"),
             spline=spline,
@@ -209,6 +216,7 @@ class Series:
         bin: int = 1,
         largest_bin: int = 1,
         shift: ArrayLike = (0.0, 0.0),
+        linear: ArrayLike = (0.0, 0.0),
         spline: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """View and mask, (s, y), of one index in ascending tilt, as in :meth:`prepared`; `shift` in raw pixels."""
@@ -221,6 +229,7 @@ class Series:
             bin=bin,
             largest_bin=largest_bin,
             shifts=np.asarray(shift)[None],
+            linear=np.asarray(linear)[None],
             order=[int(self.order[k])],
             valid=self._store.side("mask"),
             spline=spline,

@@ -92,10 +92,11 @@ def _inclination(product: Tensor) -> tuple[float, float]:
     (1981).
     """
     blocks = [block.mean(dim=2).cpu().numpy() for block in torch.tensor_split(product, BLOCKS, dim=2)]
-    parts = [_steepest(sum(blocks) - block) for block in blocks]
+    total = np.sum(blocks, axis=0)
+    parts = [_steepest(total - block) for block in blocks]
     scatter = math.sqrt((BLOCKS - 1) / BLOCKS * float(np.sum((np.array(parts) - np.mean(parts)) ** 2)))
     step = math.radians(float(TRIED[1] - TRIED[0]))
-    return _steepest(sum(blocks)), math.hypot(scatter, step / 2)
+    return _steepest(total), math.hypot(scatter, step / 2)
 
 
 def _steepest(product: F64) -> float:

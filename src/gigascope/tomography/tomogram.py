@@ -25,7 +25,6 @@ from gigascope.tomography.fixed_shifts import (
     LEAST_LAMBDA,
     constants_solver,
     layout_of,
-    measured_thickness,
     noise_sigma,
     operator_of,
     precision_of,
@@ -70,7 +69,7 @@ class Tomography:
     def remarks(self) -> list[str]:
         """What was guessed or chosen before anything ran."""
         lines = []
-        measured = measured_thickness(self.series)
+        measured = self.series.refined.volume_nm
         if self.cfg.thickness_nm is None and measured and measured > self.layout.thickness_nm:
             lines.append(
                 f"The specimen seems to be {measured:.3g} nm thick, more than the {self.layout.thickness_nm:.3g} nm "
@@ -113,7 +112,7 @@ class Tomography:
             noise=self.noise,
             use=self.series.use,
             parameters=AlignParameters(
-                lam=LEAST_LAMBDA if self.cfg.regularization is None else self.cfg.regularization,
+                lam=LEAST_LAMBDA if self.cfg.regularization is None else min(self.cfg.regularization, LEAST_LAMBDA),
                 groups=self.layout.groups,
                 inner=align.inner,
                 outer=align.outer,
@@ -124,6 +123,7 @@ class Tomography:
                 prior_px=align.prior_px,
                 tol=align.tol,
                 positivity=self.cfg.positivity,
+                dof=align.dof,
             ),
             operator=operator_of(self.cfg),
         )
@@ -245,14 +245,22 @@ class Tomography:
         return means
 
     def _aligned_view(self, k: int, bin: int) -> tuple[Tensor, Tensor]:
-        shift, largest = self.alignment.shifts[k], self.layout.largest_bin
-        return self.series.prepared_view(k, device=self.device, bin=bin, largest_bin=largest, shift=shift, spline=3)
+        return self.series.prepared_view(
+            k,
+            device=self.device,
+            bin=bin,
+            largest_bin=self.layout.largest_bin,
+            shift=self.alignment.shifts[k],
+            linear=self.alignment.turns[k],
+            spline=3,
+        )
 
     # from one job to the next
 
     def kept(self, means: F64) -> dict[str, NDArray[Any]]:
         """All that the jobs after the alignment need, as arrays; `means` are those of the aligned views."""
-        fields = {f"view_{f.name}": np.asarray(getattr(self.alignment, f.name)) for f in dataclasses.fields(Alignment)}
+        alignment = dataclasses.replace(self.alignment, linear=self.alignment.turns)
+        fields = {f"view_{f.name}": np.asarray(getattr(alignment, f.name)) for f in dataclasses.fields(Alignment)}
         names = [f.name for f in dataclasses.fields(AlignUpdate)]
         rows = {f"joint_{name}": np.array([getattr(row, name) for row in self._updates]) for name in names}
         return {**fields, **rows, "means": means}

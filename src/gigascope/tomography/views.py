@@ -24,6 +24,7 @@ def prepared_views(
     bin: int = 1,
     largest_bin: int = 1,
     shifts: ArrayLike | None = None,
+    linear: ArrayLike | None = None,
     order: Sequence[int] | None = None,
     valid: ViewSource | None = None,
     spline: int = 1,
@@ -41,6 +42,7 @@ def prepared_views(
     bin : output pixel in raw pixels; mean of bin x bin samples
     largest_bin : the frame is rounded down to a multiple of it; `bin` must divide it, or be it
     shifts : (n, 2) raw pixels in the rotated frame, one per output view; none: unaligned
+    linear : (n, 2) rotation (radians) and magnification less 1 of each output view; none: 0
     order : indices into the stack, one per output view (ascending tilt); none: stack order
     valid : (tilt, y, x) masks in stack order
     spline : interpolation order, 1 or 3
@@ -58,6 +60,7 @@ def prepared_views(
     """
     order = list(range(views.shape[0])) if order is None else list(order)
     moved = np.zeros((len(order), 2)) if shifts is None else np.asarray(shifts, dtype=np.float64)
+    turned = np.zeros((len(order), 2)) if linear is None else np.asarray(linear, dtype=np.float64)
     if moved.shape != (len(order), 2):
         raise ShapeError(f"shifts has shape {moved.shape}, expected ({len(order)}, 2)")
     raw_shape = (int(views.shape[1]), int(views.shape[2]))
@@ -71,7 +74,14 @@ def prepared_views(
         if model.flags[index] == "":
             raw = as_view(views, index, device)
             view, usable, spikes = prepare_view(raw, model, index, valid=as_mask(valid, index, raw.shape, device))
-            place = {"tilt_axis": tilt_axis, "shape": shape, "bin": bin, "shift": moved[k], "spline": spline}
+            place = {
+                "tilt_axis": tilt_axis,
+                "shape": shape,
+                "bin": bin,
+                "shift": moved[k],
+                "linear": turned[k],
+                "spline": spline,
+            }
             out[k], mask[k] = rotate_view(view, usable, **place)
             if mask_spikes and bin == 1 and bool(spikes.any()):
                 mask[k] = rotate_view(view, usable & ~spikes, **place)[1]
