@@ -32,18 +32,17 @@ def solver(kind, views, valid, **further):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.slow
-def test_corrected_solve_halves_the_error_of_the_published_one(prepared, aligned):
-    case = prepared("section", 0)
-    solver = PublishedSolver(
-        case.views, case.valid, case.sim.tilt, case.start, n_z=64, extent="section", parameters=AlignParameters()
-    )
-    start, published, corrected = (
+@pytest.mark.parametrize(("kind", "part"), [("object", 0.5), ("section", 1.0)])
+def test_corrected_solve_is_nearer_to_the_truth_than_the_published_one(kind, part, prepared, aligned):
+    """Seed 0, 2 and 3 times as near; of a section not on every seed (benchmarks/alignment.py, seed 1: equal)."""
+    case = prepared(kind, 0)
+    solver = PublishedSolver(case.views, case.valid, case.sim.tilt, case.start, n_z=64, extent=kind)
+    published, corrected = (
         rms_error(shifts, case.sim.shifts_true, case.sim.tilt)
-        for shifts in (case.start, solver.run().shifts, aligned("section", 0).shifts)
+        for shifts in (solver.run().shifts, aligned(kind, 0).shifts)
     )
-    print(f"prealigned {start:.2f} px, published {published:.2f}, corrected {corrected:.2f}")
-    assert published < start
-    assert corrected < 0.5 * published
+    print(f"{kind}: published {published:.3f} px, corrected {corrected:.3f}")
+    assert corrected < part * published
 
 
 @pytest.mark.slow
