@@ -19,6 +19,7 @@ from gigascope.store.create import StoreWriter
 from gigascope.store.plan import ShardPlan
 from gigascope.topography.capture.bayer import PATTERNS, check_green, green_offset, pack_green
 from gigascope.topography.capture.capture import FileCapture
+from gigascope.topography.slices import LOST, NAMES, names_of
 
 GREEN, BAYER, RGB = "green", "bayer", "rgb"
 Z_STAGE, MASK, BEST, XY = "z_stage_mm", "view_mask", "best_slice", "xy_mm"
@@ -281,6 +282,8 @@ def attributes(capture: FileCapture, *, stage_up: bool, optics: Mapping[str, Any
         "camera_mask": cameras.any(axis=(1, 3)).tolist(),
         "source": str(capture.path),
         "format": capture.format,
+        NAMES: names_of(capture),
+        LOST: [],
         "notes": list(capture.notes),
     }
 

@@ -97,6 +97,7 @@ def open_images(
         read_slice=lambda row, col, z: slices.read_one(KEY, z),
         present=np.ones((1, 1), bool),
         dz_known=dz_mm is not None,
+        slice_of=lambda row, col, z: slices.files[z].name,
         notes=notes,
         files=list(slices.files),
     )
