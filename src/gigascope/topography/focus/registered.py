@@ -31,6 +31,8 @@ from gigascope.topography.slices import LOST, NAMES
 Order = Literal["auto", "as_is"]
 Progress = Callable[[Iterable[int], str, str], Iterable[int]]
 VALID, SLICES = "valid", "slices"
+# Share of the field that all slices show, below which a person should know.
+MUCH_SHOWN = 0.85
 # Slices without which there is no peak of focus.
 LEAST_SLICES = 3
 
@@ -76,6 +78,13 @@ class Registered:
                 f"{len(weak)} of {len(self.found.agreement)} slices look like none of their neighbours, and may be "
                 f"registered wrongly: {', '.join(self.names[self.places[k]] for k in weak[:8])} (correlation down to "
                 f"{self.found.agreement.min():.2f}). Look at them, or set register.enabled: false."
+            )
+        if self.inside.mean() < MUCH_SHOWN:
+            reference = self.names[self.places[self.found.reference]]
+            lines.append(
+                f"the slices drift by up to {self.found.largest_px:.0f} px: all of them show {self.inside.mean():.0%} of "
+                f"the field of {reference}, onto which they are put. Elsewhere nothing is known where the slices of its "
+                "focus do not reach."
             )
         return lines
 

@@ -139,7 +139,7 @@ def register_stack(
     chosen = _widest_overlap(alpha, beta, size, firm) if reference is None else reference
     # relative to the chosen one: x_k = (alpha_k / alpha_r) (x_r - beta_r) + beta_k
     alpha, beta = alpha / alpha[chosen], beta - alpha / alpha[chosen] * beta[chosen]
-    matrices = _matrices(alpha, beta, size)
+    matrices = matrices_about_centre(alpha, beta, size)
     largest = float(np.abs(_corner_shifts(alpha, beta, size)).max())
     identity = largest < threshold_px
     if identity:
@@ -279,7 +279,7 @@ def _gauss_newton(
     gradient = torch.gradient(first)
     correlation = 0.0
     for _ in range(10):
-        matrix = torch.from_numpy(_matrices(np.array([a]), np.array([b]), size))
+        matrix = torch.from_numpy(matrices_about_centre(np.array([a]), np.array([b]), size))
         warped, valid = warp.resample(coefficients, matrix, size)
         moved, inside = warped[0], valid[0]
         contrast = float((moved * first * inside).sum() / (moved**2 * inside).sum().clamp_min(1e-12))
@@ -348,7 +348,7 @@ def _solve(pairs: Pairs, n_z: int) -> tuple[NDArray, NDArray]:
     return alpha, beta
 
 
-def _matrices(alpha: NDArray, beta: NDArray, size: tuple[int, int]) -> F64:
+def matrices_about_centre(alpha: NDArray, beta: NDArray, size: tuple[int, int]) -> F64:
     """Index maps (z, 2, 3) of x -> alpha x + beta about the image centre."""
     centre = (np.array(size) - 1.0) / 2.0
     matrices = np.empty((len(alpha), 2, 3))
