@@ -82,9 +82,9 @@ class Registered:
         if self.inside.mean() < MUCH_SHOWN:
             reference = self.names[self.places[self.found.reference]]
             lines.append(
-                f"the slices drift by up to {self.found.largest_px:.0f} px: all of them show {self.inside.mean():.0%} of "
-                f"the field of {reference}, onto which they are put. Elsewhere nothing is known where the slices of its "
-                "focus do not reach."
+                f"the slices drift by up to {self.found.largest_px:.0f} px: all of them show {self.inside.mean():.0%} "
+                f"of the field of {reference}, onto which they are put. Elsewhere nothing is known where the slices of "
+                "its focus do not reach."
             )
         return lines
 
