@@ -15,10 +15,10 @@ from gigascope.errors import ShapeError, UserError
 from gigascope.topography.capture.arranged import kept_sensor
 from gigascope.topography.capture.bayer import (
     PATTERNS,
-    check_green,
     demosaic,
     green_offset,
     pack_green,
+    site_differences,
     unpack_green,
 )
 from gigascope.topography.capture.capture import FileCapture
@@ -108,10 +108,15 @@ def test_wrong_pattern_shows_in_the_green_sites(pattern: str, rng: np.random.Gen
     scene = np.kron(rng.uniform(0.2, 1.0, (16, 16)), np.ones((9, 9)))[..., None] * [90.0, 150, 40]
     mosaic = rng.poisson(mosaic_of(scene, pattern))
     for other in PATTERNS:
-        assert check_green(mosaic, other).wrong == (green_offset(other) != green_offset(pattern))
+        assert site_differences(mosaic).contradict(other) == (green_offset(other) != green_offset(pattern))
+    assert pattern in site_differences(mosaic).patterns
+    assert len(site_differences(mosaic).patterns) == 2
     grey = rng.poisson(mosaic_of(scene[..., :1] * np.ones(3), pattern))
-    assert not any(check_green(grey, other).wrong for other in PATTERNS)
-    assert not check_green(np.zeros((64, 64)), pattern).wrong
+    assert not any(site_differences(grey).contradict(other) for other in PATTERNS)
+    assert site_differences(grey).patterns == ()
+    assert not site_differences(np.zeros((64, 64))).contradict(pattern)
+    alike = rng.poisson(mosaic_of(scene[..., :1] * [0.5, 1.0, 0.5], pattern))
+    assert site_differences(alike).patterns == PATTERNS
 
 
 def pictures(folder: Path, rng: np.random.Generator, names: list[str], shape: tuple[int, ...] = (12, 20, 3)) -> NDArray:

@@ -215,6 +215,13 @@ def parts_of(folder: Path, yaml: Path, parts: int) -> StoreReader:
     return open_store(folder / "raw.zarr")
 
 
+def test_raw_mosaic_that_is_taken_as_grey_is_warned_of(rng: np.random.Generator, tmp_path: Path) -> None:
+    pattern = acquisition(rng).write_stacks(tmp_path / "b")
+    (warning,) = ingest(tmp_path, f"stacks: '{pattern}'", ingest="dz_mm: 0.04").provenance["warnings"]
+    assert "24 of 24 views were taken as grey, but look like the raw Bayer mosaic of a colour sensor" in warning
+    assert "set ingest.bayer to GBRG or GRBG" in warning
+
+
 def test_result_does_not_depend_on_parts_and_readers(tmp_path: Path, rng: np.random.Generator) -> None:
     made = acquisition(rng)
     made.write_captures(tmp_path / "a")
