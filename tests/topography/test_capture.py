@@ -141,6 +141,13 @@ def test_pictures_are_ordered_by_the_numbers_in_their_names(tmp_path: Path, rng:
     assert not part.dz_known
 
 
+def test_names_of_few_slices_stand_in_full(tmp_path: Path, rng: np.random.Generator) -> None:
+    pictures(tmp_path / "few", rng, [f"s{n}.png" for n in range(3)])
+    pictures(tmp_path / "many", rng, [f"s{n}.png" for n in range(6)])
+    assert "in the order s0.png, s1.png, s2.png" in open_images(str(tmp_path / "few")).notes[0]
+    assert "in the order s0.png, s1.png, ..., s5.png" in open_images(str(tmp_path / "many")).notes[0]
+
+
 def test_every_second_number_is_no_gap(tmp_path: Path, rng: np.random.Generator) -> None:
     pictures(tmp_path / "a", rng, [f"frame_{n}.png" for n in range(15, 40, 2)])
     assert open_images(str(tmp_path / "a")).z_stage_mm[0, 0].tolist() == list(range(13))
