@@ -76,7 +76,7 @@ lint: setup ## ruff, mypy, snakefmt and snakemake --lint
 	snakemake --lint > build/lint.log 2>&1 || { cat build/lint.log; exit 1; }
 	wait "$$types"
 
-bench-topography: setup ## heights of a simulated camera array of 64 views beside classical estimators, a quarter of an hour on two cores
+bench-topography: setup ## heights of a simulated camera array of 64 views beside classical estimators, five minutes on two idle cores
 	@python benchmarks/topography.py --results build/bench_topography --json build/bench_topography.json
 
 # The resolver is not part of the environment. It keeps the pins that are there; `make lock UPGRADE=--upgrade` does not.

@@ -15,10 +15,10 @@ from gigascope.errors import ShapeError, UserError
 from gigascope.topography.capture.arranged import kept_sensor
 from gigascope.topography.capture.bayer import (
     PATTERNS,
-    check_green,
     demosaic,
     green_offset,
     pack_green,
+    site_differences,
     unpack_green,
 )
 from gigascope.topography.capture.capture import FileCapture
@@ -108,10 +108,15 @@ def test_wrong_pattern_shows_in_the_green_sites(pattern: str, rng: np.random.Gen
     scene = np.kron(rng.uniform(0.2, 1.0, (16, 16)), np.ones((9, 9)))[..., None] * [90.0, 150, 40]
     mosaic = rng.poisson(mosaic_of(scene, pattern))
     for other in PATTERNS:
-        assert check_green(mosaic, other).wrong == (green_offset(other) != green_offset(pattern))
+        assert site_differences(mosaic).contradict(other) == (green_offset(other) != green_offset(pattern))
+    assert pattern in site_differences(mosaic).patterns
+    assert len(site_differences(mosaic).patterns) == 2
     grey = rng.poisson(mosaic_of(scene[..., :1] * np.ones(3), pattern))
-    assert not any(check_green(grey, other).wrong for other in PATTERNS)
-    assert not check_green(np.zeros((64, 64)), pattern).wrong
+    assert not any(site_differences(grey).contradict(other) for other in PATTERNS)
+    assert site_differences(grey).patterns == ()
+    assert not site_differences(np.zeros((64, 64))).contradict(pattern)
+    alike = rng.poisson(mosaic_of(scene[..., :1] * [0.5, 1.0, 0.5], pattern))
+    assert site_differences(alike).patterns == PATTERNS
 
 
 def pictures(folder: Path, rng: np.random.Generator, names: list[str], shape: tuple[int, ...] = (12, 20, 3)) -> NDArray:
@@ -134,6 +139,13 @@ def test_pictures_are_ordered_by_the_numbers_in_their_names(tmp_path: Path, rng:
     part = open_images(str(tmp_path / "a" / "run2_1?.png"))
     np.testing.assert_array_equal(part.read(0, 0), stack[2:4])
     assert not part.dz_known
+
+
+def test_names_of_few_slices_stand_in_full(tmp_path: Path, rng: np.random.Generator) -> None:
+    pictures(tmp_path / "few", rng, [f"s{n}.png" for n in range(3)])
+    pictures(tmp_path / "many", rng, [f"s{n}.png" for n in range(6)])
+    assert "in the order s0.png, s1.png, s2.png" in open_images(str(tmp_path / "few")).notes[0]
+    assert "in the order s0.png, s1.png, ..., s5.png" in open_images(str(tmp_path / "many")).notes[0]
 
 
 def test_every_second_number_is_no_gap(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -12,7 +12,12 @@ from skimage import io
 from gigascope.errors import ShapeError
 from gigascope.topography.focus.order import detours, focus_order
 from gigascope.topography.focus.peak import estimate_peak
-from gigascope.topography.focus.registration import StackRegistration, apply_registration, register_stack
+from gigascope.topography.focus.registration import (
+    LEAST_AGREEMENT,
+    StackRegistration,
+    apply_registration,
+    register_stack,
+)
 from gigascope.topography.focus.stream import focus_peak, settle
 
 SHAPE = (240, 320)
@@ -250,3 +255,17 @@ def test_sharpness_volume_and_stream_agree(rng: np.random.Generator) -> None:
     whole = estimate_peak(volume, "parabola", sigma=6.0)
     streamed = focus_peak(stack, method="parabola", sigmas=(6.0,), working_bytes=1)
     torch.testing.assert_close(streamed.index, whole.index, atol=1e-3, rtol=0)
+
+
+def test_slice_of_something_else_is_no_reference_and_no_way_to_others(rng: np.random.Generator) -> None:
+    truth = true_matrices(rng, 7)
+    stack = moved_stack(rng, truth, 0.8)
+    plain = register_stack(stack)
+    # the slice that would be the reference
+    stack[plain.reference] = rng.integers(0, 4, stack.shape[1:]) + 100
+    found = register_stack(stack)
+    assert found.agreement[plain.reference] < LEAST_AGREEMENT
+    assert found.reference != plain.reference
+    others = [k for k in range(7) if k != plain.reference]
+    relative = register_stack(stack, reference=others[0]), register_stack(stack[others], reference=0)
+    np.testing.assert_allclose(relative[0].shift(stack.shape[1:])[others], relative[1].shift(stack.shape[1:]), atol=0.5)

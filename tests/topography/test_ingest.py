@@ -215,6 +215,26 @@ def parts_of(folder: Path, yaml: Path, parts: int) -> StoreReader:
     return open_store(folder / "raw.zarr")
 
 
+def test_lost_slice_of_a_camera_is_named(rng: np.random.Generator, tmp_path: Path) -> None:
+    made = acquisition(rng)
+    made.images[0, 0, 1, 1, 2] = rng.integers(0, 3, made.images.shape[-2:])
+    made.images[1, 1, 0, 0, 4] = made.images[1, 1, 0, 0, 1]
+    made.write_captures(tmp_path / "a")
+    store = ingest(tmp_path, f"captures: {tmp_path}/a")
+    lost, twin = store.provenance["warnings"]
+    assert "1 of 120 slices show nothing: slice 2 of view (2, 5): camera (1, 1) at position (0, 2)" in lost
+    assert "(y_1.000_x_-3.000/z_stack_0001.nc) (black)" in lost
+    assert "slice 4 of view (1, 1): camera (0, 0) at position (1, 1)" in twin
+    assert store.attrs["lost_slices"] == [[2, 5, 2, "black"]]
+
+
+def test_raw_mosaic_that_is_taken_as_grey_is_warned_of(rng: np.random.Generator, tmp_path: Path) -> None:
+    pattern = acquisition(rng).write_stacks(tmp_path / "b")
+    (warning,) = ingest(tmp_path, f"stacks: '{pattern}'", ingest="dz_mm: 0.04").provenance["warnings"]
+    assert "24 of 24 views were taken as grey, but look like the raw Bayer mosaic of a colour sensor" in warning
+    assert "set ingest.bayer to GBRG or GRBG" in warning
+
+
 def test_result_does_not_depend_on_parts_and_readers(tmp_path: Path, rng: np.random.Generator) -> None:
     made = acquisition(rng)
     made.write_captures(tmp_path / "a")
@@ -358,3 +378,4 @@ def test_check_and_init(tmp_path: Path, rng: np.random.Generator, capsys: pytest
         assert exit_.value.code == 0, printed.err
         assert "ingest" in printed.out
         assert "synth" not in printed.out
+        assert ("z-step unknown" in printed.out) == (key != "captures")

@@ -149,6 +149,14 @@ def test_wrong_bayer_pattern_is_found_in_the_pixels(lab: Lab, wrong: str) -> Non
     assert "Set ingest.bayer to GBRG or GRBG" in message
 
 
+def test_one_camera_with_another_pattern_is_named(lab: Lab) -> None:
+    # a sensor that is read from its second column
+    lab.made.images[:, :, 1, 0] = np.roll(lab.made.images[:, :, 1, 0], 1, axis=-1)
+    lab.write()
+    message = lab.fail()
+    assert "the Bayer pattern GBRG is wrong for 1 of 4 cameras, camera (1, 0): the sites that it calls green" in message
+
+
 def test_recorded_pattern_that_is_none(lab: Lab) -> None:
     lab.made.pattern = "GGRB"
     lab.write()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -195,6 +196,30 @@ def test_agreement_gradients_match_finite_differences(rng: np.random.Generator) 
     estimate = (value(torch.tensor(step)) - value(torch.tensor(-step))) / (2 * step)
     assert t.grad is not None
     assert abs(t.grad.item() - estimate.item()) < 0.02 * max(1.0, abs(estimate.item()))
+
+
+@pytest.mark.parametrize("huber", [0.0, 0.25])
+def test_pixels_that_are_held_out_learn_nothing_from_other_views(rng: np.random.Generator, huber: float) -> None:
+    batch, truth = make_batch(23)
+    held = torch.zeros(truth.shape, dtype=torch.bool)
+    held[:, 8:32, 8:24] = True
+    objective = replace(losses.RECOMMENDED, photo=1.0, photo_from=0.0, huber=huber)
+    evidence = find_evidence(batch.stacks)
+    for name in ("height", "agreement"):
+        gradients = {}
+        for what, masked in (("all", None), ("taught", held)):
+            index = (truth + torch.from_numpy(rng.normal(0, 0.3, truth.shape).astype(np.float32))).requires_grad_()
+            focus = Focus(index, torch.full_like(truth, -3.0))
+            losses.terms(replace(batch, held=masked), focus, objective, evidence)[name].sum().backward()
+            assert index.grad is not None
+            gradients[what] = index.grad
+        assert (gradients["all"][held] != 0).float().mean() > 0.5, name
+        assert (gradients["taught"][held] == 0).all(), name
+        assert (gradients["taught"][~held] != 0).float().mean() > 0.5, name
+    focus = Focus(truth + 0.3, torch.full_like(truth, -3.0))
+    everything = replace(batch, held=torch.ones_like(held))
+    for name, value in losses.terms(everything, focus, objective, evidence).items():
+        assert (value == 0).all(), name
 
 
 def test_picture_tells_the_height_by_parallax() -> None:

@@ -107,6 +107,7 @@ def test_order_of_files_that_is_not_that_of_focus_is_found_and_said(stack: NDArr
     store = registered(tmp_path)
     (warning,) = store.provenance["warnings"]
     assert "the files' order is not the order of focus" in warning
+    assert f"(order {', '.join(f's{k}.png' for k in focus_order(stack[order]).order)})" in warning
     places = store.table("slices")["taken_as"]
     np.testing.assert_array_equal(places, focus_order(stack[order]).order)
     shown = np.array(order)[places].tolist()
@@ -160,6 +161,45 @@ def test_slices_of_something_else_are_warned_of(rng: np.random.Generator, tmp_pa
     RUNS.run(config, tmp_path, "register")
     warnings = registered(tmp_path).provenance["warnings"]
     assert any("look like none of their neighbours" in w for w in warnings)
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("black", 0, 3), ("white", 255, 256), ("blank", 90, 91)])
+def test_slice_that_shows_nothing_is_named_and_left_out(
+    stack: NDArray, rng: np.random.Generator, tmp_path: Path, kind: str, low: int, high: int
+) -> None:
+    spoilt = stack.copy()
+    spoilt[3] = rng.integers(low, high, stack.shape[1:], dtype=np.uint16).astype(np.uint8)
+    config = prepared(tmp_path, spoilt)
+    raw = open_store(tmp_path / "raw.zarr")
+    assert any(f"1 of 6 slices show nothing: s3.png ({kind})" in w for w in raw.provenance["warnings"])
+    assert raw.attrs["lost_slices"] == [[0, 0, 3, kind]]
+    RUNS.run(config, tmp_path, "register")
+    store = registered(tmp_path)
+    assert store.provenance["warnings"] == ["1 of 6 slices show nothing and were left out: s3.png."]
+    others = np.delete(stack, 3, axis=0)
+    expected, valid = apply_registration(others, register_stack(others))
+    np.testing.assert_array_equal(store.member("rgb")[0, 0], np.moveaxis(expected, -1, 1))
+    np.testing.assert_array_equal(store.member("valid")[:] > 0, valid)
+    np.testing.assert_array_equal(store.table("slices")["taken_as"], [0, 1, 2, 4, 5])
+    np.testing.assert_allclose(store.member("z_stage_mm")[0, 0], [0, 0.1, 0.2, 0.4, 0.5])
+
+
+def test_too_few_slices_that_show_anything_are_refused(stack: NDArray, tmp_path: Path) -> None:
+    spoilt = stack.copy()
+    spoilt[1:5] = 0
+    prepared(tmp_path, spoilt)
+    with pytest.raises(
+        UserError, match=r"only 2 of its 6 slices show anything, not s1\.png, s2\.png, s3\.png, s4\.png"
+    ):
+        lay_out(create_store(tmp_path / "x.zarr"), open_store(tmp_path / "raw.zarr"))
+
+
+def test_slice_given_twice_is_named(stack: NDArray, tmp_path: Path) -> None:
+    twice = stack.copy()
+    twice[4] = twice[2]
+    prepared(tmp_path, twice)
+    (warning,) = open_store(tmp_path / "raw.zarr").provenance["warnings"]
+    assert "1 of 6 slices have the same pixels as another one: s4.png as s2.png." in warning
 
 
 @pytest.mark.slow

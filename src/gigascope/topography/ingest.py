@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from gigascope.errors import UserError
 from gigascope.store.create import StoreWriter
 from gigascope.store.plan import ShardPlan
-from gigascope.topography.capture.bayer import PATTERNS, check_green, green_offset, pack_green
+from gigascope.topography.capture.bayer import pack_green
 from gigascope.topography.capture.capture import FileCapture
+from gigascope.topography.slices import LOST, NAMES, names_of
 
 GREEN, BAYER, RGB = "green", "bayer", "rgb"
 Z_STAGE, MASK, BEST, XY = "z_stage_mm", "view_mask", "best_slice", "xy_mm"
@@ -31,7 +32,6 @@ SATURATED, DARK = 1e-3, 0.02
 # Largest values of a 16-bit word from a sensor of 8, 10, 12, 14 or 16 bits, as they are or shifted to the top.
 _CEILINGS = {2**n - 1 for n in (8, 10, 12, 14, 16)} | {2**16 - 2**n for n in (2, 4, 6, 8)}
 _STATISTICS_STEP = 4
-_CHECKED_VIEWS = 3
 _SHOWN = 5
 
 Arrays = dict[str, NDArray]
@@ -206,29 +206,6 @@ def _list(capture: FileCapture, views: Sequence[tuple[int, int]]) -> str:
     return shown + (f" and {len(views) - _SHOWN} more" if len(views) > _SHOWN else "")
 
 
-def refuse_wrong_pattern(capture: FileCapture) -> None:
-    """Look at the middle slice of a few views: the sites that the pattern calls green must agree.
-
-    Raises
-    ------
-    UserError : they do not, and the others do
-    """
-    if capture.pattern is None:
-        return
-    there = np.argwhere(capture.present)
-    chosen = there[np.unique(np.linspace(0, len(there) - 1, _CHECKED_VIEWS).astype(int))]
-    slices = np.stack([capture.one_slice(int(r), int(c), capture.shape[2] // 2) for r, c in chosen])
-    check = check_green(slices, capture.pattern)
-    if check.wrong:
-        others = [p for p in PATTERNS if green_offset(p) != green_offset(capture.pattern)]
-        raise UserError(
-            f"the Bayer pattern {capture.pattern} is wrong: the sites that it calls green differ by "
-            f"{check.green:.1%} of the light, the other two by {check.other:.1%}.",
-            where=capture.path,
-            do=f"Set ingest.bayer to {' or '.join(others)}, whichever gives the right colours.",
-        )
-
-
 def refuse_difference(stored: Any, view: tuple[int, int], read: NDArray, where: str) -> None:
     """What was stored must be what the files say when they are read again.
 
@@ -281,6 +258,8 @@ def attributes(capture: FileCapture, *, stage_up: bool, optics: Mapping[str, Any
         "camera_mask": cameras.any(axis=(1, 3)).tolist(),
         "source": str(capture.path),
         "format": capture.format,
+        NAMES: names_of(capture),
+        LOST: [],
         "notes": list(capture.notes),
     }
 

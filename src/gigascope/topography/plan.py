@@ -65,6 +65,7 @@ class TopographyHeader:
     flat_slices : of the flat target; 0: there is none
     mosaic_shape : (rows, cols) that the views cover, as far as camera grid and stage positions say; 0: they do not
     notes : what was chosen, and from where
+    dz_known : False where the slices are only counted
     """
 
     shape: tuple[int, int, int, int, int]
@@ -76,6 +77,7 @@ class TopographyHeader:
     flat_slices: int = 0
     mosaic_shape: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
+    dz_known: bool = True
 
     @property
     def itemsize(self) -> int:
@@ -116,7 +118,8 @@ class TopographyHeader:
         rows, cols, n_z, height, width = self.shape
         views = f"{rows} x {cols} views of " if self.n_views > 1 else "one view of "
         kind = f"mosaic {self.pattern}" if self.pattern else ("colour" if self.colours == 3 else "grey")
-        text = f"{views}{n_z} slices of {width} x {height} pixels, {kind}, {self.dtype}, z-step {self.dz_mm:g} mm"
+        step = f"{self.dz_mm:g} mm" if self.dz_known else "unknown"
+        text = f"{views}{n_z} slices of {width} x {height} pixels, {kind}, {self.dtype}, z-step {step}"
         flat = [f"flat target of {self.flat_slices} slices"] if self.flat_slices else ["no flat target"]
         return [text, *flat, *self.notes]
 
@@ -145,6 +148,7 @@ def read_header(dataset: TopographyDataset) -> TopographyHeader:
         0 if flat is None else flat.shape[2],
         _expected_mosaic(opened),
         (*sample.notes, *sample.warnings),
+        sample.dz_known,
     )
 
 

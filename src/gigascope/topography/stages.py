@@ -73,11 +73,12 @@ def open_ingest(ctx: Context, cfg: config.Ingest) -> WorkPlan:
     from gigascope.runtime.parts import WorkPlan
     from gigascope.store.create import create_store
     from gigascope.topography import ingest as science
+    from gigascope.topography.colour_sites import refuse_wrong_pattern
 
     acquired = _acquisition(ctx, cfg)
     sample, flat = acquired.sample, acquired.flat
     for capture in filter(None, (sample, flat)):
-        science.refuse_wrong_pattern(capture)
+        refuse_wrong_pattern(capture)
     for note in (*sample.notes, *(flat.notes if flat is not None else ())):
         ctx.log.info("%s", note)
     for message in (*sample.warnings, *(flat.warnings if flat is not None else ())):
@@ -101,6 +102,8 @@ def ingest_view(ctx: Context, cfg: config.Ingest, item: int) -> None:
     import time
 
     from gigascope.topography import ingest as science
+    from gigascope.topography.colour_sites import sites_of
+    from gigascope.topography.slices import slice_numbers
 
     acquired = ctx.kept("acquisition", lambda: _acquisition(ctx, cfg))
     capture, number, before = acquired.sample, item, ""
@@ -119,6 +122,7 @@ def ingest_view(ctx: Context, cfg: config.Ingest, item: int) -> None:
         array[row, col] = block[None, None]
     if ctx.work.round == 0 and capture.present[row, col]:
         ctx.work.metrics["facts"] = science.metrics_of(science.view_facts(stack))
+        ctx.work.metrics |= {"slices": slice_numbers(stack), "sites": sites_of(stack, capture)}
     megabytes, seconds = stack.nbytes / 1e6, time.monotonic() - begun
     ctx.work.metrics |= {"MB": megabytes, "MB/s": megabytes / max(1e-9, seconds)}
 
@@ -151,6 +155,8 @@ def _acquisition(ctx: Context, cfg: config.Ingest) -> Any:
 def ingest(ctx: Context, cfg: config.Ingest) -> None:
     """Read z-stacks view by view into shards, green apart, verified, with what is wrong with them said."""
     from gigascope.topography import ingest as science
+    from gigascope.topography.colour_sites import mosaic_warnings, refuse_other_camera
+    from gigascope.topography.slices import LOST, lost_of, slice_warnings
 
     acquired = _acquisition(ctx, cfg)
     store = ctx.written("raw")
@@ -159,9 +165,15 @@ def ingest(ctx: Context, cfg: config.Ingest) -> None:
         if capture is None:
             continue
         views = {(n // capture.shape[1], n % capture.shape[1]): first + n for n in range(capture.present.size)}
-        metrics = {view: ctx.work.metrics_of(item, 0)["facts"] for view, item in views.items() if capture.present[view]}
-        for message in science.warnings(capture, metrics, "views of the flat target" if before else "views"):
+        told = {view: ctx.work.metrics_of(item, 0) for view, item in views.items() if capture.present[view]}
+        names = ("facts", "slices", "sites")
+        metrics, slices, sites = ({view: found[name] for view, found in told.items()} for name in names)
+        refuse_other_camera(capture, sites)
+        messages = science.warnings(capture, metrics, "views of the flat target" if before else "views")
+        for message in (*messages, *slice_warnings(capture, slices), *mosaic_warnings(capture, sites)):
             ctx.warn(message)
+        if not before:
+            store.attrs |= {LOST: lost_of(slices)}
         store.write_table(f"{before}views", *science.facts_table(capture, metrics))
         first += capture.present.size
     found = [ctx.work.metrics_of(item, 0) for item in ctx.work.items]

@@ -16,7 +16,7 @@ from gigascope.errors import ShapeError
 PATTERNS = ("GBRG", "GRBG", "RGGB", "BGGR")
 # Side of the squares, in blocks of 2 x 2 pixels, over which sites are averaged to compare them.
 _SQUARE = 8
-# The sites called green must differ this much more than the others, and by this share of the light, to be refused.
+# Sites must differ this much more than the others, and by this share of the light, to be of other colours.
 _RATIO, _LEAST = 3.0, 0.02
 
 
@@ -108,25 +108,43 @@ def demosaic(mosaic: NDArray, pattern: str) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class GreenCheck:
-    """How well the two green sites of a mosaic agree, beside the two other sites.
+class SiteDifferences:
+    """How well the four sites of the 2 x 2 blocks of a mosaic agree, as shares of the light.
 
     Attributes
     ----------
-    green, other : median difference of the two sites, as a share of the light
+    diagonal, across : median difference of the two sites on the diagonal, and of the other two
+    between : median difference of the means of these pairs
     """
 
-    green: float
-    other: float
+    diagonal: float
+    across: float
+    between: float
+
+    def green_and_other(self, pattern: str) -> tuple[float, float]:
+        """Difference of the two sites that a pattern calls green, and of the other two."""
+        return (self.diagonal, self.across) if green_offset(pattern) == 0 else (self.across, self.diagonal)
+
+    def contradict(self, pattern: str) -> bool:
+        """The sites that it calls green cannot be of one colour, while the others agree."""
+        green, other = self.green_and_other(pattern)
+        return green > _LEAST and green > _RATIO * other
 
     @property
-    def wrong(self) -> bool:
-        """The sites called green cannot be of one colour, while the others agree."""
-        return self.green > _LEAST and self.green > _RATIO * self.other
+    def patterns(self) -> tuple[str, ...]:
+        """Those that fit what can only be a mosaic; none where every pixel may be of one colour."""
+        fitting = tuple(p for p in PATTERNS if any(self.contradict(q) for q in _opposite(p)))
+        # red and blue may be equal, green is then brighter or darker than both
+        alternates = self.between > _LEAST and self.between > _RATIO * max(self.diagonal, self.across)
+        return fitting or (PATTERNS if alternates else ())
 
 
-def check_green(mosaic: NDArray, pattern: str) -> GreenCheck:
-    """Compare the sites that a pattern calls green with each other, and the other two likewise.
+def _opposite(pattern: str) -> tuple[str, ...]:
+    return tuple(p for p in PATTERNS if green_offset(p) != green_offset(pattern))
+
+
+def site_differences(mosaic: NDArray) -> SiteDifferences:
+    """Compare the four sites of all blocks of 2 x 2 pixels with each other.
 
     Two sites of one colour see the same light but for noise and edges, which means over squares of 16 pixels take out;
     red and blue do not, unless the picture is grey: then nothing can be said. Exchanged red and blue are not seen.
@@ -138,13 +156,13 @@ def check_green(mosaic: NDArray, pattern: str) -> GreenCheck:
     side = 2 * _SQUARE
     rows, cols = mosaic.shape[-2] // side * side, mosaic.shape[-1] // side * side
     if not rows or not cols:
-        return GreenCheck(0.0, 0.0)
+        return SiteDifferences(0.0, 0.0, 0.0)
     sites = mosaic[..., :rows, :cols].reshape(-1, rows // side, _SQUARE, 2, cols // side, _SQUARE, 2)
     means = sites.mean(axis=(2, 5), dtype=np.float64)
     a, b, c, d = (means[:, :, i, :, j] for i in (0, 1) for j in (0, 1))
     light = float(np.median(means)) or 1.0
-    diagonal, across = (float(np.median(np.abs(p - q))) / light for p, q in ((a, d), (b, c)))
-    return GreenCheck(diagonal, across) if green_offset(pattern) == 0 else GreenCheck(across, diagonal)
+    pairs = ((a, d), (b, c), ((a + d) / 2, (b + c) / 2))
+    return SiteDifferences(*(float(np.median(np.abs(p - q))) / light for p, q in pairs))
 
 
 def _check_even(mosaic: NDArray) -> None:

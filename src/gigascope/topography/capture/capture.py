@@ -64,6 +64,7 @@ class FileCapture:
     read_slice : (view_row, view_col, z) -> one slice, where that is cheaper than the stack; None: it is not
     facts : what the source says of the instrument: sensor_pitch_um, f_eff_mm, m_ref, ref_view, stage_up and the like
     source_of : (view_row, view_col) -> the file of a view, for messages
+    slice_of : (view_row, view_col, z) -> the file of a slice, or its number in that of the view, for messages
     notes : choices made for the user, one sentence each
     warnings : what may be wrong, one sentence each
     files : every file that was looked into
@@ -85,6 +86,7 @@ class FileCapture:
     read_slice: ReadSlice | None = field(default=None, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict)
     source_of: Callable[[int, int], str] = field(default=lambda row, col: "", repr=False)
+    slice_of: Callable[[int, int, int], str] = field(default=lambda row, col, z: f"slice {z}", repr=False)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)

@@ -22,6 +22,8 @@ from gigascope.topography.capture.z_order import Missing
 KEY = "inputs.images"
 MIN_SLICES = 2
 _SHOWN = 5
+# Names of this many slices stand in full.
+_LISTED = 4
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def open_images(
         why = "these pictures are in colour" if of.colours == 3 else "these pictures are turned (EXIF orientation)"
         raise UserError(f"ingest.bayer is {pattern}, but {why}.", where=where, do="Leave out ingest.bayer.")
     step = 1.0 if dz_mm is None else dz_mm
-    shown = [slices.files[0].name, slices.files[1].name, "...", slices.files[-1].name]
+    names = [file.name for file in slices.files]
+    shown = names if len(names) <= _LISTED else [*names[:2], "...", names[-1]]
     notes = [f"one file for each slice, in the order {', '.join(shown)}"]
     turned = sum(o != 1 for o in slices.orientations)
     if turned:
@@ -97,6 +100,7 @@ def open_images(
         read_slice=lambda row, col, z: slices.read_one(KEY, z),
         present=np.ones((1, 1), bool),
         dz_known=dz_mm is not None,
+        slice_of=lambda row, col, z: slices.files[z].name,
         notes=notes,
         files=list(slices.files),
     )

@@ -154,6 +154,10 @@ def _capture(grid: ViewGrid, stacks: dict[Key, Stack], where: Path, bayer: str |
         stack = stack_of(view_row, view_col)
         return "" if stack is None else stack.files[0].name
 
+    def slice_of(view_row: int, view_col: int, z: int) -> str:
+        stack = stack_of(view_row, view_col)
+        return f"slice {z}" if stack is None or stack.slices is None else stack.slices.files[z].name
+
     known = dz_mm if dz_mm is not None else example.dz_mm
     step = 1.0 if known is None else known
     z_mm = np.zeros((*grid.shape, example.shape[0]))
@@ -178,6 +182,7 @@ def _capture(grid: ViewGrid, stacks: dict[Key, Stack], where: Path, bayer: str |
         present=present,
         dz_known=known is not None,
         source_of=source,
+        slice_of=slice_of,
         notes=notes,
         files=[file for stack in stacks.values() for file in stack.files],
     )

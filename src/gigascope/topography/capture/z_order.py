@@ -122,7 +122,7 @@ def ascending(capture: FileCapture, missing: Missing) -> FileCapture:
 
 def _reading_in(orders: dict[tuple[int, int], NDArray[np.int64]], capture: FileCapture) -> dict[str, Any]:
     """Functions that read views and slices in another order, and the best slices in it, for views that have one."""
-    read, one_slice = capture.read, capture.one_slice
+    read, one_slice, slice_of = capture.read, capture.one_slice, capture.slice_of
     best = None if capture.best_slice is None else capture.best_slice.copy()
     for view, order in orders.items():
         if best is not None and best[view] >= 0:
@@ -140,7 +140,16 @@ def _reading_in(orders: dict[tuple[int, int], NDArray[np.int64]], capture: FileC
         order = orders.get((row, col))
         return one_slice(row, col, z if order is None else int(order[z]))
 
-    return {"read_view": read_ascending, "read_slice": slice_ascending, "best_slice": best}
+    def name_ascending(row: int, col: int, z: int) -> str:
+        order = orders.get((row, col))
+        return slice_of(row, col, z if order is None else int(order[z]))
+
+    return {
+        "read_view": read_ascending,
+        "read_slice": slice_ascending,
+        "slice_of": name_ascending,
+        "best_slice": best,
+    }
 
 
 def _refuse_lost(capture: FileCapture, z_mm: NDArray[np.float64], lost: list[tuple[tuple[int, int], Steps]]) -> None:

@@ -6,6 +6,7 @@ order its sharpness rises once and falls once. Slices whose files were numbered 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,12 @@ class FocusOrder:
 
 
 def focus_order(
-    stack: Sliceable, *, blocks: int = 24, sigma: float = 4.0, sharpness: Sharpness | None = None
+    stack: Sliceable,
+    *,
+    blocks: int = 24,
+    sigma: float = 4.0,
+    sharpness: Sharpness | None = None,
+    names: Sequence[str] | None = None,
 ) -> FocusOrder:
     """Find the order of focus from how sharp each part of each slice is.
 
@@ -66,6 +72,7 @@ def focus_order(
     blocks : the picture is judged in about blocks x blocks parts
     sigma : window of the sharpness, pixels of the picture reduced to about 800 columns
     sharpness : as in :func:`gigascope.topography.focus.stream.focus_peak`
+    names : of the slices, for the sentence; none: their numbers
 
     Returns
     -------
@@ -79,10 +86,10 @@ def focus_order(
     shape = tuple(stack.shape)
     if len(shape) not in (3, 4) or shape[0] < 2:
         raise ShapeError(f"focus_order: expected (z >= 2, r, c) or (z >= 2, r, c, colours), got {shape}")
-    return order_of_curves(*_describe(stack, blocks, sigma, sharpness or sharpness_kernel()))
+    return order_of_curves(*_describe(stack, blocks, sigma, sharpness or sharpness_kernel()), names)
 
 
-def order_of_curves(curves: F64, unlike: F64 | None = None) -> FocusOrder:
+def order_of_curves(curves: F64, unlike: F64 | None = None, names: Sequence[str] | None = None) -> FocusOrder:
     """The same from the sharpness (z, blocks) of parts of the picture, each relative to its largest.
 
     `unlike` (z, z) says how different the pictures of two slices are, 0 to about 1: slices blurred on either side of
@@ -109,7 +116,7 @@ def order_of_curves(curves: F64, unlike: F64 | None = None) -> FocusOrder:
     if np.abs(found - given).sum() > np.abs(found[::-1] - given).sum():
         found = found[::-1].copy()
     moved = int((found != given).sum())
-    listed = ", ".join(str(k) for k in found)
+    listed = ", ".join(str(k) if names is None else names[k] for k in found)
     text = (
         f"the files' order is not the order of focus: {moved} of {n_z} slices were put elsewhere (order {listed}); "
         "which end is nearer to the camera cannot be seen, so the direction may be the reverse."

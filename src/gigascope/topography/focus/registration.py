@@ -26,6 +26,8 @@ Model = Literal["shift", "scale", "similarity"]
 # Pixels of the finest level that is compared: a quarter of a million finds its shift to some hundredths of a pixel.
 FINEST_PIXELS = 2**18
 COARSEST_SIDE = 40
+# Correlation of the band-passed slice with the neighbour that it fits best, below which it may lie anywhere.
+LEAST_AGREEMENT = 0.15
 F64 = NDArray[np.float64]
 Pair = tuple[complex, complex, float]
 Pairs = dict[tuple[int, int], Pair]
@@ -67,14 +69,14 @@ class StackRegistration:
         centre = (np.array(shape) - 1.0) / 2.0
         return self.matrices[:, :, :2] @ centre + self.matrices[:, :, 2] - centre
 
-    def summary(self, shape: tuple[int, int]) -> str:
-        """One sentence with what was found."""
+    def summary(self, shape: tuple[int, int], name: str | None = None) -> str:
+        """One sentence with what was found; `name` is that of the reference."""
         light = 100.0 * (self.gain.max() / self.gain.min() - 1.0)
         if self.identity:
             return f"slices lie on each other to {self.largest_px:.2f} px, brightness to {light:.1f} %: not resampled"
         scale, shift = self.scale, np.abs(self.shift(shape)).max()
         return (
-            f"slices registered to slice {self.reference}: scale {scale.min():.4f} to {scale.max():.4f}, "
+            f"slices registered to {name or f'slice {self.reference}'}: scale {scale.min():.4f} to {scale.max():.4f}, "
             f"shift up to {shift:.1f} px, rotation up to {np.rad2deg(np.abs(self.rotation).max()):.2f} degrees, "
             f"brightness within {light:.1f} %"
         )
@@ -94,7 +96,8 @@ def register_stack(
     ----------
     stack : (z, r, c) or (z, r, c, colours), in the order of focus; any integer or floating dtype
     model : shift; scale, with a change of magnification; similarity, with rotation too
-    reference : slice that stays as it is; none: the one whose field all others cover best
+    reference : slice that stays as it is; none: the one whose field all others cover best, of those that agree with a
+        neighbour
     threshold_px : below this displacement of every corner the stack counts as registered
     gaps : how far apart the slices of the compared pairs are
 
@@ -125,20 +128,23 @@ def register_stack(
     pairs: Pairs = {}
     for gap in sorted(gaps):
         for k in range(n_z - gap):
-            known = _along(pairs, k, k + gap) if gap > 1 else None
+            # over a slice that fits neither of its neighbours there is no way
+            through = min((pairs[j, j + 1][2] for j in range(k, k + gap)), default=0.0) if gap > 1 else 0.0
+            known = _along(pairs, k, k + gap) if through >= LEAST_AGREEMENT else None
             pairs[k, k + gap] = _register_pair(pyramids[k], pyramids[k + gap], model, known)
     alpha, beta = _solve(pairs, n_z)
     size = (shape[1], shape[2])
-    chosen = _widest_overlap(alpha, beta, size) if reference is None else reference
+    agreement = np.array([max(pairs[p][2] for p in pairs if k in p) for k in range(n_z)])
+    firm = np.flatnonzero(agreement >= LEAST_AGREEMENT)
+    chosen = _widest_overlap(alpha, beta, size, firm) if reference is None else reference
     # relative to the chosen one: x_k = (alpha_k / alpha_r) (x_r - beta_r) + beta_k
     alpha, beta = alpha / alpha[chosen], beta - alpha / alpha[chosen] * beta[chosen]
-    matrices = _matrices(alpha, beta, size)
+    matrices = matrices_about_centre(alpha, beta, size)
     largest = float(np.abs(_corner_shifts(alpha, beta, size)).max())
     identity = largest < threshold_px
     if identity:
         matrices = np.broadcast_to(np.eye(2, 3), (n_z, 2, 3)).copy()
     gain = np.stack([_gain(colours[k], colours[chosen]) for k in range(n_z)])
-    agreement = np.array([max(pairs[p][2] for p in pairs if k in p) for k in range(n_z)])
     return StackRegistration(matrices, gain, chosen, agreement, largest, identity)
 
 
@@ -273,7 +279,7 @@ def _gauss_newton(
     gradient = torch.gradient(first)
     correlation = 0.0
     for _ in range(10):
-        matrix = torch.from_numpy(_matrices(np.array([a]), np.array([b]), size))
+        matrix = torch.from_numpy(matrices_about_centre(np.array([a]), np.array([b]), size))
         warped, valid = warp.resample(coefficients, matrix, size)
         moved, inside = warped[0], valid[0]
         contrast = float((moved * first * inside).sum() / (moved**2 * inside).sum().clamp_min(1e-12))
@@ -342,7 +348,7 @@ def _solve(pairs: Pairs, n_z: int) -> tuple[NDArray, NDArray]:
     return alpha, beta
 
 
-def _matrices(alpha: NDArray, beta: NDArray, size: tuple[int, int]) -> F64:
+def matrices_about_centre(alpha: NDArray, beta: NDArray, size: tuple[int, int]) -> F64:
     """Index maps (z, 2, 3) of x -> alpha x + beta about the image centre."""
     centre = (np.array(size) - 1.0) / 2.0
     matrices = np.empty((len(alpha), 2, 3))
@@ -358,16 +364,18 @@ def _corner_shifts(alpha: NDArray, beta: NDArray, size: tuple[int, int]) -> NDAr
     return (alpha[:, None] - 1.0) * np.array(half) + beta[:, None]
 
 
-def _widest_overlap(alpha: NDArray, beta: NDArray, size: tuple[int, int]) -> int:
-    """The slice whose corners stay farthest inside the fields of all others; the middle one among equals."""
+def _widest_overlap(alpha: NDArray, beta: NDArray, size: tuple[int, int], firm: NDArray[np.int64]) -> int:
+    """The slice of `firm` whose corners stay farthest inside the fields of the others; the middle one among equals."""
+    firm = firm if len(firm) else np.arange(len(alpha))
+    middle, alpha, beta = (len(alpha) - 1) / 2, alpha[firm], beta[firm]
     half = np.array([(size[0] - 1) / 2, (size[1] - 1) / 2])
     lack = []
     for k in range(len(alpha)):
         shifts = _corner_shifts(alpha / alpha[k], beta - alpha / alpha[k] * beta[k], size)
         corners = np.array([complex(s * half[0], t * half[1]) for s in (-1, 1) for t in (-1, 1)]) + shifts
         outside = np.maximum(np.abs(corners.real) - half[0], np.abs(corners.imag) - half[1])
-        lack.append(max(float(outside.max()), 0.0) + 1e-3 * abs(k - (len(alpha) - 1) / 2))
-    return int(np.argmin(lack))
+        lack.append(max(float(outside.max()), 0.0) + 1e-3 * abs(firm[k] - middle))
+    return int(firm[np.argmin(lack)])
 
 
 def _block_means(stack: Sliceable, k: int) -> F64:

@@ -55,6 +55,7 @@ def _inference(ctx: Context, cfg: config.Infer) -> Any:
     """The network, or focus alone, on the device."""
     import numpy as np
 
+    from gigascope.topography.focus.covered import read_coverage
     from gigascope.topography.inference.stored import Inference
     from gigascope.topography.training.stored import read_network
 
@@ -64,7 +65,8 @@ def _inference(ctx: Context, cfg: config.Infer) -> Any:
     if network is not None:
         network = network.to(ctx.device)
     present = np.array(ctx.work.facts["present"]).reshape(shape[:2])
-    return Inference(stacks, present, network, cfg.tile_px, cfg.fill, cfg.colour, ctx.device)
+    coverage = read_coverage(stacks)
+    return Inference(stacks, present, network, cfg.tile_px, cfg.fill, cfg.colour, ctx.device, coverage)
 
 
 @stage(

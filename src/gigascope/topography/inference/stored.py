@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gigascope.store.create import StoreWriter
 from gigascope.store.open import StoreReader
 from gigascope.store.plan import ShardPlan
+from gigascope.topography.focus.covered import Coverage
 from gigascope.topography.focus.fuse import Mix
 from gigascope.topography.inference.picture import in_focus
 from gigascope.topography.inference.view_focus import find_focus
@@ -62,6 +63,7 @@ class Inference:
     network : on `device`; none: focus alone
     tile, fill, device : see :func:`..inference.view_focus.find_focus`
     mix : see :func:`..inference.picture.in_focus`
+    coverage : of the slices of a registered stack
     """
 
     stacks: StoreReader
@@ -71,6 +73,7 @@ class Inference:
     fill: bool
     mix: Mix
     device: torch.device
+    coverage: Coverage | None = None
 
     def arrays(self, view: tuple[int, int]) -> tuple[dict[str, NDArray], dict[str, Any]]:
         """What is found in a view, by the name of its array, and numbers for people; nothing where it is absent."""
@@ -79,8 +82,11 @@ class Inference:
             nothing = {INDEX: np.full(size, np.nan, np.float32), CONFIDENCE: np.zeros(size, np.float32)}
             return nothing | {IN_FOCUS: np.zeros((*size, colours), dtype)}, {}
         stack = read_colours(self.stacks, view)
-        focus = find_focus(stack, self.network, tile=self.tile, fill=self.fill, device=self.device)
+        how: dict[str, Any] = {"tile": self.tile, "fill": self.fill, "device": self.device}
+        focus = find_focus(stack, self.network, **how, coverage=self.coverage)
         found = {INDEX: focus.index.numpy(), CONFIDENCE: focus.confidence.numpy()}
         found[IN_FOCUS] = in_focus(stack, focus.index, self.mix)
+        if focus.unseen is not None:
+            found[INDEX][focus.unseen.numpy()] = np.nan
         trusted = focus.confidence >= 0.5
         return found, {"trusted": float(trusted.float().mean()), "confidence": float(focus.confidence.mean())}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from gigascope.topography.focus.covered import Coverage
 from gigascope.topography.focus.peak import FocusPeak
 from gigascope.topography.focus.stream import focus_peak, settle, without_leaks
 from gigascope.topography.network.evidence import REACH, SIGMAS, TRUNCATE, find_evidence
@@ -29,15 +30,23 @@ class ViewFocus:
     ----------
     index : (r, c) float32, fractional slices
     confidence : (r, c) float32, 1 / (1 + (e / 0.25)^2) of the expected error e in slices, 0 without texture
+    unseen : (r, c) bool, pixels that the slices of their focus do not show; none: all are shown
     """
 
     index: Tensor
     confidence: Tensor
+    unseen: Tensor | None = None
 
 
 @torch.no_grad()
 def find_focus(
-    stack: ViewStack, network: HeightNetwork | None, *, tile: int, fill: bool, device: torch.device
+    stack: ViewStack,
+    network: HeightNetwork | None,
+    *,
+    tile: int,
+    fill: bool,
+    device: torch.device,
+    coverage: Coverage | None = None,
 ) -> ViewFocus:
     """Focus of a view, a tile after another.
 
@@ -47,6 +56,7 @@ def find_focus(
     tile : side of the tiles, pixels; does not matter to the result, but for rounding
     fill : pixels in doubt follow those around them, see :func:`gigascope.topography.focus.stream.settle`
     device : where it is computed
+    coverage : of the slices of a registered stack; none: every slice shows every pixel
 
     Raises
     ------
@@ -60,8 +70,14 @@ def find_focus(
         # the published network says nothing of its errors: where focus finds nothing, it does not either
         alone = _focus_alone(stack, tile, device)
         peak = FocusPeak(_of_network(stack, network, tile, device), alone.sharpness, alone.curvature, alone.confidence)
-    confidence = without_leaks(peak)
-    return ViewFocus((settle(peak) if fill else peak.index).cpu(), confidence.cpu())
+    if coverage is None:
+        return ViewFocus((settle(peak) if fill else peak.index).cpu(), without_leaks(peak).cpu())
+    # what a slice does not show must not fill what is around it either
+    known = replace(peak, confidence=torch.where(coverage.shown(peak.index), peak.confidence, 0.0))
+    index = settle(known) if fill else peak.index
+    unseen = coverage.unseen(peak.index, peak.confidence, index)
+    confidence = torch.where(unseen, 0.0, without_leaks(known))
+    return ViewFocus(index.cpu(), confidence.cpu(), unseen.cpu())
 
 
 class _Green:

@@ -178,7 +178,7 @@ def smooth_arg_term(volume: Tensor, index: Tensor, t2: float) -> Tensor:
 
 
 def consistency(height: Tensor, batch: Batch, shape: tuple[int, int], huber: float = 0.0) -> Tensor:
-    """Mean of (splat-and-predict(height) - height)^2, the mosaic held constant; (n,).
+    """Mean of (splat-and-predict(height) - height)^2, the mosaic held constant, 0 at pixels that are held out; (n,).
 
     Parameters
     ----------
@@ -189,8 +189,15 @@ def consistency(height: Tensor, batch: Batch, shape: tuple[int, int], huber: flo
     predicted, _, _ = ortho.splat_predict(height, batch.coords, batch.group, shape, batch.n_groups)
     if huber:
         # twice torch's, so that small differences count as without
-        return 2 * functional.huber_loss(predicted.detach(), height, reduction="none", delta=huber).mean(dim=(1, 2))
-    return ((predicted.detach() - height) ** 2).mean(dim=(1, 2))
+        values = 2 * functional.huber_loss(predicted.detach(), height, reduction="none", delta=huber)
+    else:
+        values = (predicted.detach() - height) ** 2
+    return _taught(values, batch).mean(dim=(1, 2))
+
+
+def _taught(values: Tensor, batch: Batch) -> Tensor:
+    """The values, 0 at pixels that are held out: other views say nothing to them in any term."""
+    return values if batch.held is None else torch.where(batch.held, 0.0, values)
 
 
 def agreement(batch: Batch, focus: Focus, evidence: Evidence, shape: tuple[int, int]) -> Tensor:
@@ -210,13 +217,11 @@ def agreement(batch: Batch, focus: Focus, evidence: Evidence, shape: tuple[int, 
     tail = 2 * functional.huber_loss(residual, torch.zeros_like(residual), reduction="none", delta=2.0)
     # one that is known to less than half a slice
     valid = (total > 4.0).float()
-    if batch.held is not None:
-        valid = valid * ~batch.held
-    return (0.5 * valid * (tail + variance.log())).mean(dim=(1, 2))
+    return _taught(0.5 * valid * (tail + variance.log()), batch).mean(dim=(1, 2))
 
 
 def photometric(batch: Batch, index: Tensor, shape: tuple[int, int], orthorectify: bool) -> Tensor:
-    """Mean of (splat-and-predict(I[index]) - I[index])^2; (n,).
+    """Mean of (splat-and-predict(I[index]) - I[index])^2, 0 at pixels that are held out; (n,).
 
     Without `orthorectify` counts squared of the linear mix at the coordinates of height 0. With it contrast, I over its
     Gaussian mean, of the nearest slice, each pixel moved to V + (q - V)(1 - z / H) by the height z that the index lies
@@ -235,7 +240,7 @@ def photometric(batch: Batch, index: Tensor, shape: tuple[int, int], orthorectif
     predicted, _, _ = ortho.splat_predict(values, coords, batch.group, shape, batch.n_groups)
     # beyond the canvas by half a slice of parallax
     difference = torch.where(predicted.isnan(), 0.0, predicted - values)
-    return (difference**2).mean(dim=(1, 2))
+    return _taught(difference**2, batch).mean(dim=(1, 2))
 
 
 def dithered(batch: Batch, random: np.random.Generator) -> Batch:
