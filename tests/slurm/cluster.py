@@ -142,8 +142,10 @@ class Cluster:
         """A node loses its power: its daemon and whatever its jobs run are gone at once."""
         steps = tuple(f"slurmstepd: [{job}." for job in self.ask("squeue", "-h", "-w", node, "-o", "%A").split())
         self._processes[f"slurmd.{node}"].kill()
-        # What would report the end of the jobs goes before they do.
-        _kill([p for p in psutil.process_iter() if steps and _command(p).startswith(steps)])
+        # What would report the end of the jobs goes before they do. Another cluster here has jobs of the same numbers:
+        # its daemons work in another folder.
+        mine = [p for p in psutil.process_iter() if steps and _command(p).startswith(steps)]
+        _kill([p for p in mine if _folder(p) == str(self.folder)])
         _kill([p for p in self._job_processes() if _environment(p).get("SLURMD_NODENAME") == node])
 
     def stop(self) -> None:
@@ -256,6 +258,13 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 def _command(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _folder(process: psutil.Process) -> str:
+    try:
+        return process.cwd()
     except psutil.Error:
         return ""
 
