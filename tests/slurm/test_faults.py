@@ -133,9 +133,12 @@ class Run:
         n_items = len(journal.read_text().splitlines())
         self.wait(alive, lambda: len(journal.read_text().splitlines()) > n_items)
 
-    def without_controller(self, alive: subprocess.Popen[str]) -> None:
-        """The controller goes away while the job of two is at work, until Snakemake has noticed, and comes back."""
-        self.wait(alive, lambda: self.at_work("two", "toy.pick", 0) != "")
+    def without_controller(self, alive: subprocess.Popen[str], cancelled: str) -> None:
+        """The controller goes away while the job of two is at work, until Snakemake has noticed, and comes back.
+
+        `cancelled` : the job of two before, whose lock may still lie there while Snakemake starts.
+        """
+        self.wait(alive, lambda: self.at_work("two", "toy.pick", 0) not in ("", cancelled))
         self.cluster.stop_controller()
         self.wait(alive, lambda: "SLURM does not answer" in self.said_so_far)
         self.cluster.start_controller()
@@ -184,8 +187,9 @@ def run(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         cluster.ask("scancel", words[1])
         while cluster.ask("squeue", "-h"):
             time.sleep(0.2)
+        cancelled = run.at_work("two", "toy.pick", 0)
         process = run.start()
-        run.without_controller(process)
+        run.without_controller(process, cancelled)
         run.said["again"] = (process.wait(900), run.said_so_far)
         run.watch.stop()
         print(*(f"{name}: {output}" for name, (_, output) in run.said.items()), run.watch.jobs, sep="\n")
