@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gigascope.config.tomography import Halves
+
 from ..workflow.checkout import BIN, TINY, TINY_CULTURES, TINY_STACKS, TINY_VOLUME, Checkout, Job, chain, configs
 from .cluster import Cluster
 
@@ -108,7 +110,8 @@ def test_queued_job_runs_as_planned_whatever_the_yaml_says_then(
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
 
-    assert checkout.attributes("one/halves")["provenance"]["config"]["halves"]["bin"] == 1
+    ran = {"halves": Halves(bin=1).model_dump(mode="json")}
+    assert checkout.attributes("one/halves")["provenance"]["config"] == ran
     halves = configs("one", "halves") | {Job("tomography_halves", "one")} | chain("one", "evaluate")
     assert checkout.planned() == halves
     checkout.dataset("one").write_text(planned)
